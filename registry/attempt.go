@@ -1,0 +1,266 @@
+package registry
+
+import (
+	"context"
+	"encoding"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"berth/registry/manifest"
+	"berth/storage"
+	"berth/storage/metadata"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// maxConfig is the largest blob in bytes that is looked at for the platform of an image.
+const maxConfig = 1 << 20
+
+// attempt is one claim of an upload session: its facts, the hash of its bytes, and their writer.
+type attempt struct {
+	s     *Service
+	facts metadata.Upload
+	sum   hash.Hash
+	// discard is set when the bytes are held already under the digest that the client declared: they are only hashed.
+	discard bool
+	out     storage.Writer // nil until there is a byte to write
+	sniffed *prefix        // the bytes so far while they can be an image config; nil when they are not known
+}
+
+// claim becomes the newest owner of a session. It fails with ErrUploadUnknown.
+func (s *Service) claim(ctx context.Context, repository, id string, declared digest.Digest) (*attempt, error) {
+	facts, err := s.facts.ClaimUpload(ctx, repository, id, declared)
+	if err != nil {
+		return nil, explain(err, ErrUploadUnknown, "claim upload %s", id)
+	}
+	return s.attempt(facts, declared)
+}
+
+func (s *Service) attempt(facts metadata.Upload, declared digest.Digest) (*attempt, error) {
+	a := &attempt{s: s, facts: facts, discard: facts.Pinned != "" && facts.Pinned == declared}
+	if facts.Size == 0 {
+		a.sniffed = &prefix{}
+		if declared != "" {
+			a.facts.Algorithm = declared.Algorithm()
+		}
+	}
+	a.sum = a.facts.Algorithm.Hash()
+	if facts.HashState == nil || facts.Committed != "" {
+		return a, nil
+	}
+	if err := a.sum.(encoding.BinaryUnmarshaler).UnmarshalBinary(facts.HashState); err != nil {
+		return nil, fmt.Errorf("resume upload %s: %w", facts.ID, err)
+	}
+	return a, nil
+}
+
+// append reads a chunk and adds it to the session's bytes, not yet durably.
+func (a *attempt) append(ctx context.Context, c Chunk) error {
+	if c.Body == nil || c.Length == 0 {
+		return nil
+	}
+	n, err := a.s.buffers.transfer(attemptWriter{ctx, a}, a.sum, c.read())
+	a.facts.Size += n
+	var reading readError
+	switch {
+	case errors.As(err, &reading):
+		return fmt.Errorf("%w: %w", ErrUploadInterrupted, reading)
+	case err != nil:
+		return explain(err, nil, "write upload %s", a.facts.ID)
+	case c.Length >= 0 && n != c.Length:
+		return ErrSizeInvalid.Withf("the body does not have the %d bytes that its headers promise", c.Length)
+	}
+	return nil
+}
+
+// attemptWriter opens the bytes' writer with the first byte, so that empty chunks touch no storage.
+type attemptWriter struct {
+	ctx context.Context // of the one call that this writer lives in
+	a   *attempt
+}
+
+func (w attemptWriter) Write(p []byte) (n int, err error) {
+	a := w.a
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if a.sniffed != nil {
+		a.sniffed.add(p)
+	}
+	if a.discard {
+		return len(p), nil
+	}
+	if a.out == nil {
+		if a.out, err = a.s.blobs.Write(w.ctx, a.at()); err != nil {
+			return 0, err
+		}
+		a.facts.Config = nil
+	}
+	return a.out.Write(p)
+}
+
+func (a *attempt) at() storage.Checkpoint {
+	return storage.Checkpoint{Key: a.facts.Key, Size: a.facts.Size, State: a.facts.State}
+}
+
+// checkpoint makes the bytes durable and then records how far they go.
+func (a *attempt) checkpoint(ctx context.Context) error {
+	if a.out == nil {
+		return nil
+	}
+	if err := a.sync(ctx); err != nil {
+		return err
+	}
+	state, err := a.sum.(encoding.BinaryMarshaler).MarshalBinary()
+	if err != nil {
+		return fmt.Errorf("checkpoint upload %s: %w", a.facts.ID, err)
+	}
+	a.facts.HashState = state
+	a.facts.Config = a.sniffed.config()
+	return explain(a.s.facts.CheckpointUpload(ctx, a.facts), nil, "checkpoint upload %s", a.facts.ID)
+}
+
+// sync makes the bytes durable.
+func (a *attempt) sync(ctx context.Context) error {
+	if a.out == nil {
+		return nil
+	}
+	c, err := a.out.Checkpoint(ctx)
+	if err != nil {
+		return explain(err, nil, "sync upload %s", a.facts.ID)
+	}
+	a.facts.Size, a.facts.State = c.Size, c.State
+	return nil
+}
+
+// commit makes the session's bytes the blob d, when they have that digest.
+func (a *attempt) commit(ctx context.Context, d digest.Digest) error {
+	sameAlgorithm := d.Algorithm() == a.facts.Algorithm
+	if sameAlgorithm {
+		if err := checkDigest(a.sum, d); err != nil {
+			return err
+		}
+	}
+	if !a.discard {
+		if err := a.complete(ctx); err != nil {
+			return err
+		}
+	}
+	if !sameAlgorithm {
+		if err := a.rehash(ctx, d); err != nil {
+			return err
+		}
+	}
+	if err := a.readConfig(ctx); err != nil {
+		return err
+	}
+	return explain(a.s.facts.CommitUpload(ctx, a.facts, d), nil, "commit blob %s", d)
+}
+
+// complete makes the bytes durable and readable under their key.
+func (a *attempt) complete(ctx context.Context) error {
+	if a.out == nil && a.facts.Size == 0 {
+		// An empty blob has an object too: every key of a blob does.
+		out, err := a.s.blobs.Write(ctx, a.at())
+		if err != nil {
+			return explain(err, nil, "write upload %s", a.facts.ID)
+		}
+		a.out = out
+	}
+	if err := a.sync(ctx); err != nil {
+		return err
+	}
+	return explain(a.s.blobs.Complete(ctx, a.at()), nil, "complete upload %s", a.facts.ID)
+}
+
+func checkDigest(sum hash.Hash, d digest.Digest) error {
+	if got := digest.NewDigest(d.Algorithm(), sum); got != d {
+		return ErrDigestInvalid.Withf("the uploaded bytes have digest %s, not %s", got, d)
+	}
+	return nil
+}
+
+// rehash reads the bytes back to check a digest of an algorithm that was not announced when the session began.
+func (a *attempt) rehash(ctx context.Context, d digest.Digest) error {
+	r, err := a.s.blobs.Open(ctx, a.facts.Key, a.facts.Size)
+	if err != nil {
+		return explain(err, nil, "read upload %s", a.facts.ID)
+	}
+	defer r.Close()
+	sum := d.Algorithm().Hash()
+	if _, err := io.Copy(sum, r); err != nil {
+		return fmt.Errorf("read upload %s: %w", a.facts.ID, err)
+	}
+	return checkDigest(sum, d)
+}
+
+// readConfig finds out whether the bytes are an image config: from those that passed by, else, when they came in several
+// chunks and are few, from storage.
+func (a *attempt) readConfig(ctx context.Context) error {
+	if a.discard || a.facts.Config != nil {
+		return nil
+	}
+	if a.sniffed != nil {
+		a.facts.Config = a.sniffed.config()
+		return nil
+	}
+	a.facts.Config = &metadata.ImageConfig{}
+	if a.facts.Size > maxConfig {
+		return nil
+	}
+	r, err := a.s.blobs.Open(ctx, a.facts.Key, a.facts.Size)
+	if err != nil {
+		return explain(err, nil, "read upload %s", a.facts.ID)
+	}
+	defer r.Close()
+	p := &prefix{}
+	if _, err := io.Copy(p, r); err != nil {
+		return fmt.Errorf("read upload %s: %w", a.facts.ID, err)
+	}
+	a.facts.Config = p.config()
+	return nil
+}
+
+// close gives up what the attempt holds open. Bytes that were not checkpointed are dropped by the next claim.
+func (a *attempt) close() {
+	if a.out != nil {
+		_ = a.out.Close() // everything that counts was synced before
+	}
+}
+
+// prefix keeps the first bytes of an upload while they can be an image config, which is a JSON object.
+type prefix struct {
+	bytes   []byte
+	refused bool
+}
+
+func (p *prefix) add(b []byte) {
+	if !p.refused && (len(p.bytes)+len(b) > maxConfig || len(p.bytes) == 0 && b[0] != '{') {
+		p.refused, p.bytes = true, nil
+	}
+	if !p.refused {
+		p.bytes = append(p.bytes, b...)
+	}
+}
+
+// Write makes prefix an io.Writer.
+func (p *prefix) Write(b []byte) (int, error) {
+	if len(b) > 0 {
+		p.add(b)
+	}
+	return len(b), nil
+}
+
+// config returns what the bytes say when they are an image config, and a zero one when they are none. Of bytes that are
+// not known it returns nil.
+func (p *prefix) config() *metadata.ImageConfig {
+	if p == nil {
+		return nil
+	}
+	c, _ := manifest.ParseConfig(p.bytes)
+	return &metadata.ImageConfig{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant, Created: c.Created}
+}
+
+func isInterrupted(err error) bool { return errors.Is(err, ErrUploadInterrupted) }

@@ -1,0 +1,188 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"berth/registry/manifest"
+	"berth/storage/metadata"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// ResolveManifest returns the descriptor of a manifest. It fails with ErrManifestUnknown.
+func (s *Service) ResolveManifest(ctx context.Context, repository string, ref Reference) (Descriptor, error) {
+	m, err := s.findManifest(ctx, repository, ref, false)
+	return m.Descriptor, err
+}
+
+// Manifest returns a manifest. It fails with ErrManifestUnknown.
+func (s *Service) Manifest(ctx context.Context, repository string, ref Reference) (Manifest, error) {
+	return s.findManifest(ctx, repository, ref, true)
+}
+
+func (s *Service) findManifest(ctx context.Context, repository string, ref Reference, withBody bool) (Manifest, error) {
+	var m metadata.Manifest
+	var body []byte
+	var err error
+	if ref.Digest != "" {
+		m, body, err = s.facts.Manifest(ctx, repository, ref.Digest, withBody)
+	} else {
+		m, body, err = s.facts.TaggedManifest(ctx, repository, ref.Tag, withBody)
+	}
+	if err != nil {
+		return Manifest{}, explain(err, ErrManifestUnknown, "find manifest %s", ref)
+	}
+	return Manifest{Descriptor: Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size}, Body: body}, nil
+}
+
+// PlatformManifest returns the manifest that an index of the repository lists for linux/amd64, for clients that
+// understand no index. It fails with ErrManifestUnknown.
+func (s *Service) PlatformManifest(ctx context.Context, repository string, index digest.Digest) (Manifest, error) {
+	children, err := s.facts.Children(ctx, repository, index)
+	if err != nil {
+		return Manifest{}, explain(err, nil, "read index %s", index)
+	}
+	for _, child := range children {
+		if child.Platform.OS == "linux" && child.Platform.Architecture == "amd64" {
+			return s.Manifest(ctx, repository, Reference{Digest: child.Digest})
+		}
+	}
+	return Manifest{}, ErrManifestUnknown.Withf("%s is an index without an image for linux/amd64: ask for it with an Accept header that lists an index type", index)
+}
+
+// PutManifest stores a manifest and sets its tags. It fails with ErrManifestInvalid, ErrManifestBlobUnknown (the detail
+// lists what is missing), ErrDigestInvalid, ErrTagInvalid, ErrTooLarge and ErrNoSpace.
+func (s *Service) PutManifest(ctx context.Context, repository string, p ManifestPush) (ManifestPushed, error) {
+	if len(p.Body) > MaxManifestSize {
+		return ManifestPushed{}, ErrTooLarge.Withf("the manifest has more than %d bytes", MaxManifestSize)
+	}
+	d, tags, err := p.names()
+	if err != nil {
+		return ManifestPushed{}, err
+	}
+	m, err := manifest.Parse(p.MediaType, p.Body)
+	if err != nil {
+		return ManifestPushed{}, ErrManifestInvalid.Withf("%v", err)
+	}
+	facts := s.manifestFacts(m, d, p)
+	facts.Tags = tags
+	err = s.facts.PutManifest(ctx, repository, facts)
+	var missing *metadata.MissingError
+	if errors.As(err, &missing) {
+		return ManifestPushed{}, explainMissing(missing)
+	}
+	pushed := ManifestPushed{Descriptor: Descriptor{MediaType: m.MediaType, Digest: d, Size: int64(len(p.Body))}, Subject: facts.Subject}
+	return pushed, explain(err, nil, "put manifest %s", d)
+}
+
+// names returns the digest of a pushed manifest, which is checked when it was named by one, and its tags.
+func (p ManifestPush) names() (digest.Digest, []string, error) {
+	tags := p.Tags
+	if p.Reference.Tag != "" {
+		tags = append([]string{p.Reference.Tag}, p.Tags...)
+	}
+	for _, tag := range tags {
+		if err := CheckTag(tag); err != nil {
+			return "", nil, err
+		}
+	}
+	named := p.Reference.Digest
+	if named == "" {
+		return digest.FromBytes(p.Body), tags, nil
+	}
+	if got := named.Algorithm().FromBytes(p.Body); got != named {
+		return "", nil, ErrDigestInvalid.Withf("the manifest has digest %s, not %s", got, named)
+	}
+	return named, tags, nil
+}
+
+func (s *Service) manifestFacts(m manifest.Manifest, d digest.Digest, p ManifestPush) metadata.NewManifest {
+	facts := metadata.NewManifest{
+		Manifest: metadata.Manifest{
+			Digest: d, MediaType: m.MediaType, ArtifactType: m.ArtifactType, Size: int64(len(p.Body)), Annotations: m.Annotations,
+		},
+		Body:    p.Body,
+		Created: createdAt(m.Annotations),
+		User:    p.User,
+	}
+	if m.Subject != nil {
+		facts.Subject = m.Subject.Digest
+	}
+	if m.Config != nil {
+		facts.Config = m.Config.Digest
+	}
+	for _, b := range m.Blobs {
+		facts.Blobs = append(facts.Blobs, edge(b, manifest.Nondistributable(b)))
+	}
+	for _, c := range m.Children {
+		facts.Children = append(facts.Children, edge(c, !s.childRequired(c.Platform)))
+	}
+	return facts
+}
+
+func edge(d v1.Descriptor, optional bool) metadata.Edge {
+	e := metadata.Edge{Digest: d.Digest, Size: d.Size, MediaType: d.MediaType, Optional: optional}
+	if d.Platform != nil {
+		e.Platform = metadata.Platform{OS: d.Platform.OS, Architecture: d.Platform.Architecture, Variant: d.Platform.Variant}
+	}
+	return e
+}
+
+// createdAt reads the creation time that an artifact or index names; that of an image is in its config.
+func createdAt(annotations map[string]string) time.Time {
+	t, err := time.Parse(time.RFC3339, annotations[v1.AnnotationCreated])
+	if err != nil {
+		return time.Time{} // absent, or nothing that a push should fail on
+	}
+	return t
+}
+
+func explainMissing(m *metadata.MissingError) error {
+	var parts []string
+	if len(m.Blobs) > 0 {
+		parts = append(parts, fmt.Sprintf("blobs %s", list(m.Blobs)))
+	}
+	if len(m.Manifests) > 0 {
+		parts = append(parts, fmt.Sprintf("manifests %s", list(m.Manifests)))
+	}
+	return ErrManifestBlobUnknown.Withf("the repository lacks what the manifest references, push it first: %s", strings.Join(parts, " and ")).
+		Detailed(map[string][]digest.Digest{"blobs": m.Blobs, "manifests": m.Manifests})
+}
+
+// list joins the first few digests for a message.
+func list(digests []digest.Digest) string {
+	const most = 10
+	var b strings.Builder
+	for i, d := range digests {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(digests)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(d.String())
+	}
+	return b.String()
+}
+
+// DeleteManifest removes a manifest and the tags that point to it. It fails with ErrManifestUnknown, and with
+// ErrConflict while an index of the repository needs it.
+func (s *Service) DeleteManifest(ctx context.Context, repository string, d digest.Digest) error {
+	err := s.facts.DeleteManifest(ctx, repository, d)
+	var used *metadata.InUseError
+	if errors.As(err, &used) {
+		return ErrConflict.Withf("manifest %s is part of the index %s: delete the index first", d, list(used.By)).Detailed(used.By)
+	}
+	return explain(err, ErrManifestUnknown, "delete manifest %s", d)
+}
+
+// DeleteTag removes a tag and nothing else. It fails with ErrManifestUnknown.
+func (s *Service) DeleteTag(ctx context.Context, repository, tag string) error {
+	return explain(s.facts.DeleteTag(ctx, repository, tag), ErrManifestUnknown, "delete tag %s", tag)
+}

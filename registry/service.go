@@ -1,0 +1,137 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"berth/storage"
+	"berth/storage/metadata"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Config is what a Service works with. Blobs and Metadata have to be set.
+type Config struct {
+	Blobs    storage.Blobs
+	Metadata *metadata.Store
+	// ChildRequired reports whether a manifest that an index lists for a platform has to be there when the index is
+	// pushed. Nil requires all. The platform is nil where the index names none.
+	ChildRequired func(*v1.Platform) bool
+}
+
+// Service is the registry. Make it with New. Its methods may be called at the same time.
+type Service struct {
+	blobs         storage.Blobs
+	facts         *metadata.Store
+	childRequired func(*v1.Platform) bool
+	sessions      sessions
+	buffers       buffers
+}
+
+// New returns a registry over what c names.
+func New(c Config) *Service {
+	if c.ChildRequired == nil {
+		c.ChildRequired = func(*v1.Platform) bool { return true }
+	}
+	return &Service{blobs: c.Blobs, facts: c.Metadata, childRequired: c.ChildRequired}
+}
+
+// Blob returns the descriptor of a blob of a repository, and makes sure that the blob stays for the lease time, so that a
+// client may rely on it when it pushes a manifest. It fails with ErrBlobUnknown.
+func (s *Service) Blob(ctx context.Context, repository string, d digest.Digest) (Descriptor, error) {
+	b, err := s.facts.LeaseBlob(ctx, repository, d)
+	if err != nil {
+		return Descriptor{}, explain(err, ErrBlobUnknown, "find blob %s", d)
+	}
+	return blobDescriptor(d, b.Size), nil
+}
+
+// OpenBlob opens a blob of a repository. It fails with ErrBlobUnknown.
+func (s *Service) OpenBlob(ctx context.Context, repository string, d digest.Digest) (*Blob, error) {
+	b, err := s.facts.Blob(ctx, repository, d)
+	if err != nil {
+		return nil, explain(err, ErrBlobUnknown, "find blob %s", d)
+	}
+	r, err := s.blobs.Open(ctx, b.Key, b.Size)
+	if err != nil {
+		return nil, fmt.Errorf("open blob %s: %w", d, err)
+	}
+	return &Blob{Descriptor: blobDescriptor(d, b.Size), ReadSeekCloser: r}, nil
+}
+
+// MountBlob makes a blob of another repository appear in this one, and reports whether it could: that the source is
+// absent, unreadable or lacks the blob is no error.
+func (s *Service) MountBlob(ctx context.Context, repository string, m Mount) (bool, error) {
+	source, err := s.mountSource(ctx, m)
+	if err != nil || source == "" {
+		return false, err
+	}
+	err = s.facts.MountBlob(ctx, repository, source, m.Digest)
+	if errors.Is(err, metadata.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, explain(err, nil, "mount blob %s", m.Digest)
+	}
+	return true, nil
+}
+
+// mountSource returns a repository that the client may take a blob from, or nothing.
+func (s *Service) mountSource(ctx context.Context, m Mount) (string, error) {
+	if m.From != "" {
+		if !m.Readable(m.From) {
+			return "", nil
+		}
+		return m.From, nil
+	}
+	const page = 100
+	for last := ""; ; {
+		names, err := s.facts.BlobRepositories(ctx, m.Digest, last, page)
+		if err != nil {
+			return "", explain(err, nil, "find blob %s", m.Digest)
+		}
+		for _, name := range names {
+			if m.Readable(name) {
+				return name, nil
+			}
+		}
+		if len(names) < page {
+			return "", nil
+		}
+		last = names[page-1]
+	}
+}
+
+// DeleteBlob removes a blob from a repository. It fails with ErrBlobUnknown, and with ErrConflict while a manifest of
+// the repository references it.
+func (s *Service) DeleteBlob(ctx context.Context, repository string, d digest.Digest) error {
+	err := s.facts.DeleteBlob(ctx, repository, d)
+	var used *metadata.InUseError
+	if errors.As(err, &used) {
+		return ErrConflict.Withf("blob %s is referenced by %s: delete the manifest first", d, list(used.By)).Detailed(used.By)
+	}
+	return explain(err, ErrBlobUnknown, "delete blob %s", d)
+}
+
+func blobDescriptor(d digest.Digest, size int64) Descriptor {
+	return Descriptor{MediaType: "application/octet-stream", Digest: d, Size: size}
+}
+
+// explain turns an error of storage into what a client should be told: absent when it says that something was not found,
+// else the subject wrapped around it. Errors that are for clients already are left alone.
+func explain(err error, absent *Error, format string, args ...any) error {
+	var told *Error
+	switch {
+	case err == nil || errors.As(err, &told):
+		return err
+	case absent != nil && errors.Is(err, metadata.ErrNotFound):
+		return absent
+	case errors.Is(err, metadata.ErrSuperseded):
+		return ErrUploadSuperseded
+	case errors.Is(err, storage.ErrNoSpace), errors.Is(err, metadata.ErrNoSpace):
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
+}

@@ -1,0 +1,168 @@
+package registry
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+
+	"berth/storage/metadata"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// StartUpload begins an upload session whose bytes will be hashed with algorithm, or with sha256 when that is empty.
+func (s *Service) StartUpload(ctx context.Context, repository string, algorithm digest.Algorithm) (Upload, error) {
+	if algorithm == "" {
+		algorithm = digest.Canonical
+	}
+	u, err := s.facts.StartUpload(ctx, newUploadID(), repository, algorithm, "")
+	if err != nil {
+		return Upload{}, explain(err, nil, "start upload to %s", repository)
+	}
+	return asUpload(u), nil
+}
+
+// UploadStatus returns the state of a session. It fails with ErrUploadUnknown.
+func (s *Service) UploadStatus(ctx context.Context, repository, id string) (Upload, error) {
+	u, err := s.facts.Upload(ctx, repository, id)
+	if err == nil && u.Committed != "" {
+		err = metadata.ErrNotFound
+	}
+	if err != nil {
+		return Upload{}, explain(err, ErrUploadUnknown, "find upload %s", id)
+	}
+	return asUpload(u), nil
+}
+
+// WriteUpload appends a chunk and returns the session's state, also beside an error where it is known. A session has
+// one writer: a newer call cuts off an older one, which fails with ErrUploadSuperseded and leaves nothing. It fails with
+// ErrUploadUnknown, with ErrUploadRange when the chunk does not begin at the session's Size, with ErrSizeInvalid when the
+// body is shorter or longer than the chunk's Length, with ErrUploadInterrupted when the body can't be read (what came
+// until then is kept), and with ErrNoSpace.
+func (s *Service) WriteUpload(ctx context.Context, repository, id string, c Chunk) (Upload, error) {
+	h, err := s.sessions.take(ctx, sessionKey(repository, id), c.Body)
+	if err != nil {
+		return Upload{}, err
+	}
+	defer s.sessions.release(sessionKey(repository, id), h)
+	a, err := s.claim(ctx, repository, id, "")
+	if err != nil {
+		return Upload{}, err
+	}
+	defer a.close()
+	if a.facts.Committed != "" {
+		return Upload{}, ErrUploadUnknown
+	}
+	start := asUpload(a.facts)
+	if err := c.checkOffset(start.Size); err != nil {
+		return start, err
+	}
+	interrupted := a.append(ctx, c)
+	if h.superseded.Load() {
+		return start, ErrUploadSuperseded
+	}
+	if interrupted != nil && !isInterrupted(interrupted) {
+		return start, interrupted
+	}
+	// The client may be gone. What it sent is worth keeping all the same.
+	if err := a.checkpoint(context.WithoutCancel(ctx)); err != nil {
+		return start, err
+	}
+	return asUpload(a.facts), interrupted
+}
+
+// FinishUpload appends a last chunk, which may be empty, checks that the whole has digest d, and makes it a blob of the
+// repository. It fails as WriteUpload does, and with ErrDigestInvalid; after a failure the session is as it was before
+// the call. Finishing a finished session with the same digest succeeds again, within the hour.
+func (s *Service) FinishUpload(ctx context.Context, repository, id string, c Chunk, d digest.Digest) (Descriptor, error) {
+	h, err := s.sessions.take(ctx, sessionKey(repository, id), c.Body)
+	if err != nil {
+		return Descriptor{}, err
+	}
+	defer s.sessions.release(sessionKey(repository, id), h)
+	a, err := s.claim(ctx, repository, id, d)
+	if err != nil {
+		return Descriptor{}, err
+	}
+	defer a.close()
+	switch a.facts.Committed {
+	case "":
+	case d: // the answer to the request that finished the session was lost
+		return blobDescriptor(d, a.facts.Size), nil
+	default:
+		return Descriptor{}, ErrUploadUnknown
+	}
+	if err := c.checkOffset(a.facts.Size); err != nil {
+		return Descriptor{}, err
+	}
+	err = a.append(ctx, c)
+	if h.superseded.Load() {
+		return Descriptor{}, ErrUploadSuperseded
+	}
+	if err == nil {
+		err = a.commit(context.WithoutCancel(ctx), d)
+	}
+	return blobDescriptor(d, a.facts.Size), err
+}
+
+// CancelUpload ends a session and frees what it holds. It fails with ErrUploadUnknown.
+func (s *Service) CancelUpload(ctx context.Context, repository, id string) error {
+	h, err := s.sessions.take(ctx, sessionKey(repository, id), nil)
+	if err != nil {
+		return err
+	}
+	defer s.sessions.release(sessionKey(repository, id), h)
+	return explain(s.facts.CancelUpload(ctx, repository, id), ErrUploadUnknown, "cancel upload %s", id)
+}
+
+// PushBlob stores a whole blob in one call. It fails with ErrDigestInvalid, ErrSizeInvalid, ErrUploadInterrupted and
+// ErrNoSpace, after which nothing is left of it.
+func (s *Service) PushBlob(ctx context.Context, repository string, d digest.Digest, c Chunk) (Descriptor, error) {
+	facts, err := s.facts.StartUpload(ctx, newUploadID(), repository, d.Algorithm(), d)
+	if err != nil {
+		return Descriptor{}, explain(err, nil, "start upload to %s", repository)
+	}
+	a, err := s.attempt(facts, d)
+	if err == nil {
+		defer a.close()
+		if err = a.append(ctx, c); err == nil {
+			err = a.commit(context.WithoutCancel(ctx), d)
+		}
+	}
+	if err == nil {
+		return blobDescriptor(d, a.facts.Size), nil
+	}
+	if cancelled := s.facts.CancelUpload(context.WithoutCancel(ctx), repository, facts.ID); cancelled != nil {
+		return Descriptor{}, fmt.Errorf("%w (and its session is left to expire: %w)", err, cancelled)
+	}
+	return Descriptor{}, err
+}
+
+func (c Chunk) checkOffset(size int64) error {
+	if c.Offset >= 0 && c.Offset != size {
+		return ErrUploadRange.Withf("the chunk begins at byte %d but the upload ends at %d: ask for the upload's status and go on from there", c.Offset, size)
+	}
+	return nil
+}
+
+// read returns the chunk's body, cut off one byte after its length so that too much is noticed.
+func (c Chunk) read() io.Reader {
+	if c.Length >= 0 {
+		return io.LimitReader(c.Body, c.Length+1)
+	}
+	return c.Body
+}
+
+func asUpload(u metadata.Upload) Upload { return Upload{ID: u.ID, Size: u.Size} }
+
+func sessionKey(repository, id string) string { return repository + "/" + id }
+
+// newUploadID returns a random UUID: the form that clients of Docker-Upload-UUID know.
+func newUploadID() string {
+	var raw [16]byte
+	rand.Read(raw[:]) // never fails
+	raw[6] = raw[6]&0x0f | 0x40
+	raw[8] = raw[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", raw[:4], raw[4:6], raw[6:8], raw[8:10], raw[10:])
+}

@@ -1,0 +1,118 @@
+package metadata
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+)
+
+// keysPerFolder bounds the entries of a folder that keys name, for file systems and the people who look at them.
+const keysPerFolder = 10_000
+
+// keyMaker makes keys that were never used. Each start has a prefix of its own, a generation, which is recorded durably
+// before its first key: an unclean stop can take the rows of the newest keys but not the prefix where their bytes lie.
+//
+// It is used within update transactions only.
+type keyMaker struct {
+	prefix string
+	made   int
+}
+
+func newKeyMaker() *keyMaker {
+	return &keyMaker{prefix: "blobs/" + randomHex(4)}
+}
+
+func (k *keyMaker) open(ctx context.Context, t *tx) error {
+	_, err := t.exec(ctx, `INSERT INTO generations (prefix, opened_at) VALUES ($1, {now})`, k.prefix)
+	return err
+}
+
+func (k *keyMaker) close(ctx context.Context, t *tx) error {
+	return closeGeneration(ctx, t, k.prefix)
+}
+
+func closeGeneration(ctx context.Context, t *tx, prefix string) error {
+	_, err := t.exec(ctx, `UPDATE generations SET closed_at = {now} WHERE prefix = $1`, prefix)
+	return err
+}
+
+func (k *keyMaker) next() string {
+	folder := k.made / keysPerFolder
+	k.made++
+	return fmt.Sprintf("%s/%04d/%s", k.prefix, folder, randomHex(16))
+}
+
+func randomHex(bytes int) string {
+	raw := make([]byte, bytes)
+	rand.Read(raw) // never fails
+	return hex.EncodeToString(raw)
+}
+
+// UnclosedGenerations returns the key prefixes of earlier starts that did not close the store: there may be bytes under
+// them that no row knows. When all of them were found, CloseGeneration says so.
+func (s *Store) UnclosedGenerations(ctx context.Context) (prefixes []string, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		prefixes, err = collect(ctx, t, scanString,
+			`SELECT prefix FROM generations WHERE closed_at IS NULL AND prefix <> $1 ORDER BY opened_at`, s.keys.prefix)
+		return err
+	})
+	return prefixes, err
+}
+
+// CloseGeneration records that every key under a prefix is known.
+func (s *Store) CloseGeneration(ctx context.Context, prefix string) error {
+	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		return closeGeneration(ctx, t, prefix)
+	})
+}
+
+// BuryOrphans puts those of keys that no row knows on the dead list, and returns how many there were.
+func (s *Store) BuryOrphans(ctx context.Context, keys []string) (buried int, err error) {
+	err = s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		buried = 0
+		for _, key := range keys {
+			n, err := t.exec(ctx, `
+				INSERT INTO dead_keys (key, delete_after)
+				SELECT $1, {now}
+				WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE key = $1)
+				  AND NOT EXISTS (SELECT 1 FROM uploads WHERE key = $1)
+				  AND NOT EXISTS (SELECT 1 FROM dead_keys WHERE key = $1)`, key)
+			if err != nil {
+				return err
+			}
+			buried += int(n)
+		}
+		return nil
+	})
+	return buried, err
+}
+
+// DeadKeys returns up to limit keys whose bytes may be deleted now.
+func (s *Store) DeadKeys(ctx context.Context, limit int) (keys []string, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		keys, err = collect(ctx, t, scanString,
+			`SELECT key FROM dead_keys WHERE delete_after <= {now} ORDER BY delete_after LIMIT $1`, limit)
+		return err
+	})
+	return keys, err
+}
+
+// ForgetKeys removes keys from the dead list. Their bytes have to be gone.
+func (s *Store) ForgetKeys(ctx context.Context, keys []string) error {
+	return s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+		for _, key := range keys {
+			if _, err := t.exec(ctx, `DELETE FROM dead_keys WHERE key = $1`, key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// bury puts a key on the dead list, to be deleted after wait.
+func bury(ctx context.Context, t *tx, key string, wait time.Duration) error {
+	_, err := t.exec(ctx, `INSERT INTO dead_keys (key, delete_after) VALUES ($1, {now} + $2)`, key, wait.Milliseconds())
+	return err
+}

@@ -1,0 +1,333 @@
+package metadata
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Manifest is what is known of a manifest.
+type Manifest struct {
+	Digest       digest.Digest
+	MediaType    string
+	ArtifactType string
+	Subject      digest.Digest
+	Size         int64 // bytes of the body
+	Annotations  map[string]string
+}
+
+// NewManifest is a manifest to store.
+type NewManifest struct {
+	Manifest
+	Body    []byte
+	Config  digest.Digest
+	Created time.Time
+	// Blobs and Children are what it references, in order.
+	Blobs    []Edge
+	Children []Edge
+	// Tags are set to point to it.
+	Tags []string
+	User string
+}
+
+// Edge is a reference of a manifest.
+type Edge struct {
+	Digest    digest.Digest
+	Size      int64 // bytes
+	MediaType string
+	// Platform is what an index says of a child.
+	Platform Platform
+	// Optional references may be absent.
+	Optional bool
+}
+
+// Platform is what an image runs on.
+type Platform struct {
+	OS, Architecture, Variant string
+}
+
+// MissingError says which references of a manifest the repository does not have.
+type MissingError struct {
+	Blobs     []digest.Digest
+	Manifests []digest.Digest
+}
+
+// Error counts them.
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%d blobs and %d manifests are missing", len(e.Blobs), len(e.Manifests))
+}
+
+// PutManifest stores a manifest in a repository, made if missing, and sets its tags. Storing what is there only sets the
+// tags and the time of the push. It fails with a MissingError.
+func (s *Store) PutManifest(ctx context.Context, repository string, m NewManifest) error {
+	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		repositoryID, err := makeRepository(ctx, t, repository)
+		if err != nil {
+			return err
+		}
+		id, err := touchManifest(ctx, t, repositoryID, m)
+		if err == ErrNotFound {
+			id, err = s.makeManifest(ctx, t, repositoryID, m)
+		}
+		if err != nil {
+			return err
+		}
+		return setTags(ctx, t, repositoryID, id, m)
+	})
+}
+
+// touchManifest notes a new push of a manifest that is there. It fails with ErrNotFound.
+func touchManifest(ctx context.Context, t *tx, repository int64, m NewManifest) (id int64, err error) {
+	err = found(t.row(ctx, `
+		UPDATE manifests SET pushed_at = {now}, pushed_by = $3
+		WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL
+		RETURNING id`, repository, sqlDigest(m.Digest), m.User).Scan(&id))
+	return id, err
+}
+
+func (s *Store) makeManifest(ctx context.Context, t *tx, repository int64, m NewManifest) (int64, error) {
+	id, err := insertManifest(ctx, t, repository, m)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := t.exec(ctx, `INSERT INTO manifest_bodies (manifest, body) VALUES ($1, $2)`, id, m.Body); err != nil {
+		return 0, err
+	}
+	missing := &MissingError{}
+	if missing.Blobs, err = insertBlobEdges(ctx, t, repository, id, m.Blobs); err != nil {
+		return 0, err
+	}
+	if missing.Manifests, err = insertChildEdges(ctx, t, repository, id, m.Children); err != nil {
+		return 0, err
+	}
+	if len(missing.Blobs)+len(missing.Manifests) > 0 {
+		return 0, missing
+	}
+	_, err = t.exec(ctx, `UPDATE manifest_children SET child = $1 WHERE repository = $2 AND digest = $3 AND child IS NULL`,
+		id, repository, sqlDigest(m.Digest))
+	return id, err
+}
+
+func insertManifest(ctx context.Context, t *tx, repository int64, m NewManifest) (id int64, err error) {
+	var annotations []byte
+	if len(m.Annotations) > 0 {
+		if annotations, err = json.Marshal(m.Annotations); err != nil {
+			return 0, err
+		}
+	}
+	total := m.Size
+	for _, e := range m.Blobs {
+		total += e.Size
+	}
+	err = t.row(ctx, `
+		INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, config_digest, size, total_size,
+		  annotations, created, pushed_at, pushed_by, os, architecture, variant)
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, c.created), {now}, $11, c.os, c.architecture, c.variant
+		FROM (SELECT 1 AS one) AS always LEFT JOIN blobs c ON c.digest = $6
+		RETURNING id`,
+		repository, sqlDigest(m.Digest), m.MediaType, m.ArtifactType, sqlDigest(m.Subject), sqlDigest(m.Config), m.Size, total,
+		nullable(string(annotations)), millis(m.Created), m.User).Scan(&id)
+	return id, err
+}
+
+// insertBlobEdges records the references to blobs and returns those that the repository lacks and needs.
+func insertBlobEdges(ctx context.Context, t *tx, repository, manifest int64, edges []Edge) (missing []digest.Digest, err error) {
+	for position, e := range edges {
+		var linked sqlDigest
+		err := t.row(ctx, `
+			INSERT INTO manifest_blobs (manifest, position, repository, digest, linked, size, media_type)
+			VALUES ($1, $2, $3, $4, (SELECT digest FROM repository_blobs WHERE repository = $3 AND digest = $4), $5, $6)
+			RETURNING linked`,
+			manifest, position, repository, sqlDigest(e.Digest), e.Size, e.MediaType).Scan(&linked)
+		if err != nil {
+			return nil, err
+		}
+		if linked == "" && !e.Optional {
+			missing = append(missing, e.Digest)
+		}
+	}
+	return missing, nil
+}
+
+// insertChildEdges records the references to manifests and returns those that the repository lacks and needs.
+func insertChildEdges(ctx context.Context, t *tx, repository, manifest int64, edges []Edge) (missing []digest.Digest, err error) {
+	for position, e := range edges {
+		var child sql.NullInt64
+		err := t.row(ctx, `
+			INSERT INTO manifest_children (manifest, position, repository, digest, child, size, media_type, os, architecture, variant)
+			VALUES ($1, $2, $3, $4,
+			  (SELECT id FROM manifests WHERE repository = $3 AND digest = $4 AND deleted_at IS NULL), $5, $6, $7, $8, $9)
+			RETURNING child`,
+			manifest, position, repository, sqlDigest(e.Digest), e.Size, e.MediaType,
+			nullable(e.Platform.OS), nullable(e.Platform.Architecture), nullable(e.Platform.Variant)).Scan(&child)
+		if err != nil {
+			return nil, err
+		}
+		if !child.Valid && !e.Optional {
+			missing = append(missing, e.Digest)
+		}
+	}
+	return missing, nil
+}
+
+func setTags(ctx context.Context, t *tx, repository, manifest int64, m NewManifest) error {
+	for _, tag := range m.Tags {
+		_, err := t.exec(ctx, `
+			INSERT INTO tags (repository, name, manifest, updated_at, updated_by) VALUES ($1, $2, $3, {now}, $4)
+			ON CONFLICT (repository, name) DO UPDATE
+			SET manifest = excluded.manifest, updated_at = excluded.updated_at, updated_by = excluded.updated_by`,
+			repository, tag, manifest, m.User)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const manifestByTag = `
+	FROM repositories r
+	JOIN tags t ON t.repository = r.id AND t.name = $2
+	JOIN manifests m ON m.id = t.manifest AND m.deleted_at IS NULL
+	JOIN manifest_bodies b ON b.manifest = m.id
+	WHERE r.name = $1`
+
+const manifestByDigest = `
+	FROM repositories r
+	JOIN manifests m ON m.repository = r.id AND m.digest = $2 AND m.deleted_at IS NULL
+	JOIN manifest_bodies b ON b.manifest = m.id
+	WHERE r.name = $1`
+
+// TaggedManifest returns the manifest that a tag points to, and with withBody its bytes. It fails with ErrNotFound.
+func (s *Store) TaggedManifest(ctx context.Context, repository, tag string, withBody bool) (Manifest, []byte, error) {
+	return s.manifest(ctx, manifestByTag, withBody, repository, tag)
+}
+
+// Manifest returns a manifest of a repository, and with withBody its bytes. It fails with ErrNotFound.
+func (s *Store) Manifest(ctx context.Context, repository string, d digest.Digest, withBody bool) (Manifest, []byte, error) {
+	return s.manifest(ctx, manifestByDigest, withBody, repository, sqlDigest(d))
+}
+
+func (s *Store) manifest(ctx context.Context, from string, withBody bool, args ...any) (m Manifest, body []byte, err error) {
+	var d sqlDigest
+	columns, dest := `SELECT m.digest, m.media_type, m.size`, []any{&d, &m.MediaType, &m.Size}
+	if withBody {
+		columns, dest = columns+`, b.body`, append(dest, &body)
+	}
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		return found(t.row(ctx, columns+from, args...).Scan(dest...))
+	})
+	m.Digest = digest.Digest(d)
+	return m, body, err
+}
+
+// DeleteManifest removes a manifest and the tags that point to it, and queues what it referenced for the collector. It
+// fails with ErrNotFound, and with an InUseError while an index of the repository needs it.
+func (s *Store) DeleteManifest(ctx context.Context, repository string, d digest.Digest) error {
+	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		repositoryID, err := repositoryID(ctx, t, repository)
+		if err != nil {
+			return err
+		}
+		var id int64
+		err = t.row(ctx, `SELECT id FROM manifests WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL`,
+			repositoryID, sqlDigest(d)).Scan(&id)
+		if err != nil {
+			return found(err)
+		}
+		if err := refuseParents(ctx, t, id); err != nil {
+			return err
+		}
+		return removeManifest(ctx, t, repositoryID, id)
+	})
+}
+
+func refuseParents(ctx context.Context, t *tx, id int64) error {
+	parents, err := collect(ctx, t, scanDigest, `
+		SELECT DISTINCT m.digest FROM manifest_children e JOIN manifests m ON m.id = e.manifest
+		WHERE e.child = $1 ORDER BY m.digest LIMIT 10`, id)
+	if err == nil && len(parents) > 0 {
+		return &InUseError{By: digests(parents)}
+	}
+	return err
+}
+
+func removeManifest(ctx context.Context, t *tx, repository, id int64) error {
+	dropped, err := collect(ctx, t, scanDigest,
+		`SELECT DISTINCT linked FROM manifest_blobs WHERE manifest = $1 AND linked IS NOT NULL`, id)
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec(ctx, `DELETE FROM tags WHERE manifest = $1`, id); err != nil {
+		return err
+	}
+	if _, err := t.exec(ctx, `DELETE FROM manifests WHERE id = $1`, id); err != nil {
+		return err
+	}
+	for _, d := range dropped {
+		if err := queueReview(ctx, t, repository, digest.Digest(d), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Children returns what an index of a repository lists, in order, present or not. Of a manifest that is no index or not
+// there it returns nothing.
+func (s *Store) Children(ctx context.Context, repository string, index digest.Digest) (children []Edge, err error) {
+	scan := func(row scanner) (e Edge, err error) {
+		var d sqlDigest
+		var os, architecture, variant sql.NullString
+		err = row.Scan(&d, &e.Size, &e.MediaType, &os, &architecture, &variant, &e.Optional)
+		e.Digest = digest.Digest(d)
+		e.Platform = Platform{OS: os.String, Architecture: architecture.String, Variant: variant.String}
+		return e, err
+	}
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		children, err = collect(ctx, t, scan, `
+			SELECT e.digest, e.size, e.media_type, e.os, e.architecture, e.variant, e.child IS NULL
+			FROM repositories r
+			JOIN manifests m ON m.repository = r.id AND m.digest = $2 AND m.deleted_at IS NULL
+			JOIN manifest_children e ON e.manifest = m.id
+			WHERE r.name = $1 ORDER BY e.position`, repository, sqlDigest(index))
+		return err
+	})
+	return children, err
+}
+
+// Referrers returns up to limit manifests of a repository whose subject is d, sorted by digest, beginning after last.
+// An empty artifactType returns those of any.
+func (s *Store) Referrers(ctx context.Context, repository string, d digest.Digest, artifactType string, last digest.Digest, limit int) (all []Manifest, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		after := []byte{}
+		if last != "" {
+			if after, err = encodeDigest(last); err != nil {
+				return err
+			}
+		}
+		all, err = collect(ctx, t, scanReferrer, `
+			SELECT m.digest, m.media_type, m.artifact_type, m.size, m.annotations
+			FROM repositories r
+			JOIN manifests m ON m.repository = r.id AND m.subject = $2 AND m.deleted_at IS NULL
+			WHERE r.name = $1 AND m.digest > $3 AND ($4 = '' OR m.artifact_type = $4)
+			ORDER BY m.digest LIMIT $5`, repository, sqlDigest(d), after, artifactType, limit)
+		return err
+	})
+	return all, err
+}
+
+func scanReferrer(row scanner) (m Manifest, err error) {
+	var d sqlDigest
+	var annotations sql.NullString
+	if err := row.Scan(&d, &m.MediaType, &m.ArtifactType, &m.Size, &annotations); err != nil {
+		return m, err
+	}
+	m.Digest = digest.Digest(d)
+	if annotations.Valid {
+		err = json.Unmarshal([]byte(annotations.String), &m.Annotations)
+	}
+	return m, err
+}

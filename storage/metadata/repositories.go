@@ -1,0 +1,63 @@
+package metadata
+
+import "context"
+
+// makeRepository returns the id of a repository, made if missing.
+func makeRepository(ctx context.Context, t *tx, name string) (int64, error) {
+	id, err := repositoryID(ctx, t, name)
+	if err == nil {
+		return id, nil
+	}
+	if _, err := t.exec(ctx, `
+		INSERT INTO repositories (name, created_at) VALUES ($1, {now}) ON CONFLICT (name) DO NOTHING`, name); err != nil {
+		return 0, err
+	}
+	return repositoryID(ctx, t, name)
+}
+
+// repositoryID fails with ErrNotFound.
+func repositoryID(ctx context.Context, t *tx, name string) (id int64, err error) {
+	err = found(t.row(ctx, `SELECT id FROM repositories WHERE name = $1`, name).Scan(&id))
+	return id, err
+}
+
+// Repositories returns up to limit names of repositories that hold a manifest, sorted bytewise, beginning after last.
+func (s *Store) Repositories(ctx context.Context, last string, limit int) (names []string, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		names, err = collect(ctx, t, scanString, `
+			SELECT r.name FROM repositories r
+			WHERE r.name > $1
+			  AND EXISTS (SELECT 1 FROM manifests m WHERE m.repository = r.id AND m.deleted_at IS NULL)
+			ORDER BY r.name LIMIT $2`, last, limit)
+		return err
+	})
+	return names, err
+}
+
+// Tags returns up to limit tags of a repository, sorted bytewise, beginning after last. It fails with ErrNotFound when
+// there is no such repository.
+func (s *Store) Tags(ctx context.Context, repository, last string, limit int) (names []string, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		id, err := repositoryID(ctx, t, repository)
+		if err != nil {
+			return err
+		}
+		names, err = collect(ctx, t, scanString,
+			`SELECT name FROM tags WHERE repository = $1 AND name > $2 ORDER BY name LIMIT $3`, id, last, limit)
+		return err
+	})
+	return names, err
+}
+
+// DeleteTag removes a tag. It fails with ErrNotFound.
+func (s *Store) DeleteTag(ctx context.Context, repository, name string) error {
+	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		n, err := t.exec(ctx, `
+			DELETE FROM tags
+			WHERE repository = (SELECT id FROM repositories WHERE name = $1) AND name = $2`, repository, name)
+		if err == nil && n == 0 {
+			return ErrNotFound
+		}
+		return err
+	})
+}

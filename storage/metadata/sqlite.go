@@ -1,0 +1,157 @@
+package metadata
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// sqliteDB is an SQLite database that this process alone has open: many readers beside one writer.
+type sqliteDB struct {
+	lock    *os.File
+	readers *sql.DB
+	reads   *statements
+	writer  *writer
+}
+
+// Open opens the SQLite database at c.Path, made if missing, and brings its schema up to date. It fails with ErrInUse
+// while another process has it open, and on network file systems, whose locks don't hold.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	c = c.withDefaults()
+	db, err := openSQLite(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("open metadata %s: %w", c.Path, err)
+	}
+	s := &Store{config: c, db: db, keys: newKeyMaker()}
+	if err := db.update(ctx, durable, s.keys.open); err != nil {
+		return nil, errors.Join(fmt.Errorf("open metadata %s: %w", c.Path, err), db.close())
+	}
+	return s, nil
+}
+
+func openSQLite(ctx context.Context, c Config) (_ *sqliteDB, err error) {
+	if err := refuseNetworkFilesystem(filepath.Dir(c.Path)); err != nil {
+		return nil, err
+	}
+	lock, err := lockFile(ctx, c.Path+".lock", c.LockWait)
+	if err != nil {
+		return nil, err
+	}
+	db := &sqliteDB{lock: lock}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.close())
+		}
+	}()
+	words := sqliteDialect().words
+	writing, err := connectSQLite(c, "foreign_keys(1)", "journal_mode(WAL)", "wal_autocheckpoint(0)", "journal_size_limit(1048576)", "synchronous(FULL)")
+	if err != nil {
+		return nil, err
+	}
+	writing.SetMaxOpenConns(2) // the writer's and the checkpointer's
+	if db.writer, err = startWriter(ctx, writing, words, c); err != nil {
+		return nil, errors.Join(err, writing.Close())
+	}
+	if db.readers, err = connectSQLite(c, "query_only(1)", "mmap_size(268435456)"); err != nil {
+		return nil, err
+	}
+	db.readers.SetMaxOpenConns(max(4, 2*runtime.GOMAXPROCS(0)))
+	db.readers.SetMaxIdleConns(max(4, 2*runtime.GOMAXPROCS(0)))
+	db.reads = &statements{prepare: db.readers.PrepareContext, words: words}
+	return db, nil
+}
+
+func connectSQLite(c Config, pragmas ...string) (*sql.DB, error) {
+	query := url.Values{"_pragma": append(pragmas, "busy_timeout(10000)")}
+	name := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(c.Path), RawQuery: query.Encode()}
+	connector, err := sqlite.NewConnector(name.String())
+	if err != nil {
+		return nil, err
+	}
+	if c.Wrap != nil {
+		connector = c.Wrap(connector)
+	}
+	return sql.OpenDB(connector), nil
+}
+
+func (db *sqliteDB) view(ctx context.Context, fn func(context.Context, *tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// A statement takes microseconds: watching ctx in it would cost more than it could save.
+	return classify(fn(context.WithoutCancel(ctx), &tx{db.reads}))
+}
+
+func (db *sqliteDB) update(ctx context.Context, d durability, fn func(context.Context, *tx) error) error {
+	return classify(db.writer.do(ctx, d, fn))
+}
+
+func (db *sqliteDB) close() error {
+	var errs []error
+	if db.readers != nil {
+		errs = append(errs, db.reads.close(), db.readers.Close())
+	}
+	if db.writer != nil {
+		errs = append(errs, db.writer.close())
+	}
+	return errors.Join(append(errs, db.lock.Close())...)
+}
+
+// classify names the errors of SQLite that callers act on.
+func classify(err error) error {
+	var failure *sqlite.Error
+	if errors.As(err, &failure) && failure.Code()&0xff == sqlite3.SQLITE_FULL || errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}
+
+// lockFile takes an exclusive lock on the file at path, waiting up to wait for another process to let go of it. The
+// kernel ends the lock with the process.
+func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(wait); ; {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+		}
+		if time.Now().After(deadline) {
+			return nil, errors.Join(ErrInUse, f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// refuseNetworkFilesystem fails on file systems whose locks and shared memory SQLite can't rely on.
+func refuseNetworkFilesystem(directory string) error {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(directory, &stat); err != nil {
+		return fmt.Errorf("examine %s: %w", directory, err)
+	}
+	const nfs, smb, smb2, cifs = 0x6969, 0x517b, 0xfe534d42, 0xff534d42
+	switch uint32(stat.Type) {
+	case nfs, smb, smb2, cifs:
+		return fmt.Errorf("%s is on a network file system, where SQLite loses data: set metadata.sqlite.path to a file on a local disk", directory)
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+// Package metadata keeps the facts of a registry in SQL: which repository has which manifest, which tag points where,
+// which key holds which digest.
+//
+// Every exported method of Store is one transaction, its commit point, and either happens wholly or not at all. A
+// method that returned nil has happened: those whose result a client is told of as stored (CommitUpload, MountBlob,
+// PutManifest and the deletes) survive a power loss; the bookkeeping of uploads survives kill -9, and a power loss may
+// forget its newest part but nothing before something that was kept. A method that returned an error other than those
+// it names may have happened all the same (the answer of a commit can be lost): each can be repeated.
+//
+// The package keeps every key that it hands out in exactly one place: an open upload, a blob, or the dead list. It does
+// no I/O on the blob store: callers make bytes durable before they record them, and delete bytes that it lists as dead.
+package metadata
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+var (
+	// ErrNotFound says that what a call names does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrSuperseded says that a newer claim owns the upload.
+	ErrSuperseded = errors.New("upload was claimed again")
+	// ErrNoSpace says that the disk under the database is full. The transaction did not happen.
+	ErrNoSpace = errors.New("no space left for metadata")
+	// ErrInUse says that a database is open in another process.
+	ErrInUse = errors.New("in use by another process")
+)
+
+// Config says where facts are kept and for how long some of them hold. Zero durations take the defaults.
+type Config struct {
+	// Path is the SQLite file. Its directory has to exist.
+	Path string
+	// Lease is how long a blob stays in a repository without being referenced. 24 h.
+	Lease time.Duration
+	// Grace is how long the bytes of a deleted blob stay. It has to outlast running downloads. 24 h.
+	Grace time.Duration
+	// UploadExpiry is how long an upload session lives after its last chunk. 168 h.
+	UploadExpiry time.Duration
+	// LockWait is how long Open waits for another process to let go of the database. None by default.
+	LockWait time.Duration
+	// Wrap, when set, wraps the database's driver: tests inject faults with it.
+	Wrap func(driver.Connector) driver.Connector
+	// Log receives what nobody waits for. It may be nil.
+	Log *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.Lease = orDefault(c.Lease, 24*time.Hour)
+	c.Grace = orDefault(c.Grace, 24*time.Hour)
+	c.UploadExpiry = orDefault(c.UploadExpiry, 7*24*time.Hour)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func orDefault(d, fallback time.Duration) time.Duration {
+	if d <= 0 {
+		return fallback
+	}
+	return d
+}
+
+// Store holds the facts. Its methods may be called at the same time. Open it with Open, and close it.
+type Store struct {
+	config Config
+	db     database
+	keys   *keyMaker
+}
+
+// database runs statements in one SQL dialect.
+type database interface {
+	// view runs fn, which only reads, outside of any transaction.
+	view(ctx context.Context, fn func(ctx context.Context, t *tx) error) error
+	// update runs fn in a transaction and commits it, durably or as durably as d asks. fn may run more than once.
+	update(ctx context.Context, d durability, fn func(ctx context.Context, t *tx) error) error
+	close() error
+}
+
+// durability is what a commit survives.
+type durability int
+
+const (
+	// durable commits survive a power loss.
+	durable durability = iota
+	// relaxed commits survive the end of the process. A power loss may take them, newest first.
+	relaxed
+)
+
+// Close waits for running transactions and closes the database. Closing records that every key is known to some row.
+func (s *Store) Close() error {
+	err := s.db.update(context.Background(), durable, s.keys.close)
+	return errors.Join(err, s.db.close())
+}
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		var one int
+		return t.row(ctx, `SELECT 1`).Scan(&one)
+	})
+}
+
+// millis is a time as SQL holds it; 0 is the zero time.
+func millis(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMilli()
+}
+
+func fromMillis(ms sql.NullInt64) time.Time {
+	if !ms.Valid {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms.Int64)
+}
+
+func nullable(s string) sql.NullString { return sql.NullString{String: s, Valid: s != ""} }

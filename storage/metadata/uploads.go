@@ -1,0 +1,276 @@
+package metadata
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// finishedUploadStays is how long a repeated PUT finds the session that its first try finished.
+const finishedUploadStays = time.Hour
+
+// Upload is an upload session.
+type Upload struct {
+	ID         string
+	Repository string
+	// Epoch tells claims apart: only the newest claim's results are recorded.
+	Epoch int64
+	// Key is where the bytes are; empty for a finished session, and for one that writes none because it has Pinned.
+	Key string
+	// Size and State are the last checkpoint of the bytes, HashState the hash of so many bytes.
+	Size      int64
+	State     []byte
+	Algorithm digest.Algorithm
+	HashState []byte
+	// Config is what the bytes so far are as an image config, when that is known.
+	Config *ImageConfig
+	// Pinned is a blob that the upload declared to be and that is held for it meanwhile.
+	Pinned digest.Digest
+	// Committed is the digest of the blob that a finished session became.
+	Committed digest.Digest
+}
+
+// StartUpload records a new session in a repository, made if missing. With a declared digest that is already the digest
+// of a blob, that blob is pinned and no key is allocated.
+func (s *Store) StartUpload(ctx context.Context, id, repository string, algorithm digest.Algorithm, declared digest.Digest) (u Upload, err error) {
+	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+		u = Upload{ID: id, Repository: repository, Algorithm: algorithm, Epoch: 1}
+		repositoryID, err := makeRepository(ctx, t, repository)
+		if err != nil {
+			return err
+		}
+		if u.Pinned, err = held(ctx, t, declared); err != nil {
+			return err
+		}
+		if u.Pinned == "" {
+			u.Key = s.keys.next()
+		}
+		_, err = t.exec(ctx, `
+			INSERT INTO uploads (id, repository, epoch, key, size, algorithm, pinned_digest, started_at, expires_at)
+			VALUES ($1, $2, $3, $4, 0, $5, $6, {now}, {now} + $7)`,
+			id, repositoryID, u.Epoch, nullable(u.Key), string(algorithm), sqlDigest(u.Pinned), s.config.UploadExpiry.Milliseconds())
+		return err
+	})
+	return u, err
+}
+
+// held returns d when it is the digest of a blob, else nothing.
+func held(ctx context.Context, t *tx, d digest.Digest) (digest.Digest, error) {
+	if d == "" {
+		return "", nil
+	}
+	known, err := t.exists(ctx, `SELECT 1 FROM blobs WHERE digest = $1`, sqlDigest(d))
+	if !known {
+		d = ""
+	}
+	return d, err
+}
+
+// Upload returns a session, finished ones too. It fails with ErrNotFound.
+func (s *Store) Upload(ctx context.Context, repository, id string) (u Upload, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		u, err = getUpload(ctx, t, repository, id)
+		return err
+	})
+	return u, err
+}
+
+// ClaimUpload makes the caller the owner of a session: no earlier claim can record a result any more. When declared is
+// the digest of a blob and the session has no bytes yet, the blob is pinned until the next claim: the caller may discard
+// what it is sent. A finished session is returned as it is. It fails with ErrNotFound.
+func (s *Store) ClaimUpload(ctx context.Context, repository, id string, declared digest.Digest) (u Upload, err error) {
+	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+		if u, err = getUpload(ctx, t, repository, id); err != nil || u.Committed != "" {
+			return err
+		}
+		pinned := u.Pinned
+		u.Pinned = ""
+		if u.Size == 0 {
+			if u.Pinned, err = held(ctx, t, declared); err != nil {
+				return err
+			}
+		}
+		u.Epoch++
+		_, err = t.exec(ctx, `
+			UPDATE uploads SET epoch = $2, pinned_digest = $3, expires_at = {now} + $4 WHERE id = $1`,
+			id, u.Epoch, sqlDigest(u.Pinned), s.config.UploadExpiry.Milliseconds())
+		if err != nil || pinned == "" || pinned == u.Pinned {
+			return err
+		}
+		return s.dropUnused(ctx, t, pinned)
+	})
+	return u, err
+}
+
+// CheckpointUpload records how far the bytes of a claimed session are durable: Size, State, HashState and Config of u.
+// It fails with ErrSuperseded when the claim is not the newest any more.
+func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
+	config, err := encodeConfig(u.Config)
+	if err != nil {
+		return err
+	}
+	return s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+		n, err := t.exec(ctx, `
+			UPDATE uploads SET size = $3, state = $4, hash_state = $5, config = $6, expires_at = {now} + $7
+			WHERE id = $1 AND epoch = $2 AND committed IS NULL`,
+			u.ID, u.Epoch, u.Size, u.State, u.HashState, config, s.config.UploadExpiry.Milliseconds())
+		if err == nil && n == 0 {
+			return ErrSuperseded
+		}
+		return err
+	})
+}
+
+// CommitUpload turns a claimed session into the blob d of u.Size bytes and links it in the session's repository. The
+// bytes have to be durable under u.Key, unless d is u.Pinned. When the blob exists already, the key dies. It fails with
+// ErrSuperseded.
+func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) error {
+	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		repository, err := finishUpload(ctx, t, u, d)
+		if err != nil {
+			return err
+		}
+		if err := s.settleKey(ctx, t, u, d); err != nil {
+			return err
+		}
+		return s.link(ctx, t, repository, d)
+	})
+}
+
+// settleKey gives a finished upload's key to the blob d, or buries it when that blob has its bytes elsewhere.
+func (s *Store) settleKey(ctx context.Context, t *tx, u Upload, d digest.Digest) error {
+	switch {
+	case u.Key == "":
+		return nil
+	case u.Pinned == d:
+		return bury(ctx, t, u.Key, 0)
+	}
+	return makeBlob(ctx, t, u, d)
+}
+
+// finishUpload marks a session as finished, which frees its key, and returns the id of its repository.
+func finishUpload(ctx context.Context, t *tx, u Upload, d digest.Digest) (repository int64, err error) {
+	err = t.row(ctx, `
+		UPDATE uploads SET key = NULL, state = NULL, hash_state = NULL, config = NULL, pinned_digest = NULL,
+		  size = $3, committed = $4, expires_at = {now} + $5
+		WHERE id = $1 AND epoch = $2 AND committed IS NULL
+		RETURNING repository`,
+		u.ID, u.Epoch, u.Size, sqlDigest(d), finishedUploadStays.Milliseconds()).Scan(&repository)
+	if found(err) == ErrNotFound {
+		return 0, ErrSuperseded
+	}
+	return repository, err
+}
+
+// makeBlob records the bytes of an upload as the blob d, or buries them when that blob is there.
+func makeBlob(ctx context.Context, t *tx, u Upload, d digest.Digest) error {
+	var c ImageConfig
+	if u.Config != nil {
+		c = *u.Config
+	}
+	n, err := t.exec(ctx, `
+		INSERT INTO blobs (digest, key, size, os, architecture, variant, created, stored_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, {now})
+		ON CONFLICT (digest) DO NOTHING`,
+		sqlDigest(d), u.Key, u.Size, nullable(c.OS), nullable(c.Architecture), nullable(c.Variant), millis(c.Created))
+	if err == nil && n == 0 {
+		return bury(ctx, t, u.Key, 0)
+	}
+	return err
+}
+
+// CancelUpload ends a session: its key dies. It fails with ErrNotFound, also for a finished session.
+func (s *Store) CancelUpload(ctx context.Context, repository, id string) error {
+	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		u, err := getUpload(ctx, t, repository, id)
+		if err != nil {
+			return err
+		}
+		if u.Committed != "" {
+			return ErrNotFound
+		}
+		return s.endUpload(ctx, t, id, u.Key, u.Pinned)
+	})
+}
+
+// ExpireUploads ends up to limit sessions whose time is over, and returns how many it ended.
+func (s *Store) ExpireUploads(ctx context.Context, limit int) (ended int, err error) {
+	type expired struct {
+		id, key string
+		pinned  sqlDigest
+	}
+	scan := func(row scanner) (e expired, err error) {
+		var key sql.NullString
+		err = row.Scan(&e.id, &key, &e.pinned)
+		e.key = key.String
+		return e, err
+	}
+	err = s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		ended = 0
+		all, err := collect(ctx, t, scan,
+			`SELECT id, key, pinned_digest FROM uploads WHERE expires_at <= {now} ORDER BY expires_at LIMIT $1`, limit)
+		if err != nil {
+			return err
+		}
+		for _, e := range all {
+			if err := s.endUpload(ctx, t, e.id, e.key, digest.Digest(e.pinned)); err != nil {
+				return err
+			}
+			ended++
+		}
+		return nil
+	})
+	return ended, err
+}
+
+// endUpload removes a session's row and lets go of what it held.
+func (s *Store) endUpload(ctx context.Context, t *tx, id, key string, pinned digest.Digest) error {
+	if _, err := t.exec(ctx, `DELETE FROM uploads WHERE id = $1`, id); err != nil {
+		return err
+	}
+	if pinned != "" {
+		if err := s.dropUnused(ctx, t, pinned); err != nil {
+			return err
+		}
+	}
+	if key == "" {
+		return nil
+	}
+	return bury(ctx, t, key, 0)
+}
+
+func getUpload(ctx context.Context, t *tx, repository, id string) (Upload, error) {
+	u := Upload{ID: id, Repository: repository}
+	var key sql.NullString
+	var config []byte
+	var pinned, committed sqlDigest
+	err := t.row(ctx, `
+		SELECT u.epoch, u.key, u.size, u.state, u.algorithm, u.hash_state, u.config, u.pinned_digest, u.committed
+		FROM uploads u JOIN repositories r ON r.id = u.repository
+		WHERE u.id = $1 AND r.name = $2`, id, repository).Scan(
+		&u.Epoch, &key, &u.Size, &u.State, &u.Algorithm, &u.HashState, &config, &pinned, &committed)
+	if err != nil {
+		return u, found(err)
+	}
+	u.Key, u.Pinned, u.Committed = key.String, digest.Digest(pinned), digest.Digest(committed)
+	u.Config, err = decodeConfig(config)
+	return u, err
+}
+
+func encodeConfig(c *ImageConfig) ([]byte, error) {
+	if c == nil {
+		return nil, nil
+	}
+	return json.Marshal(c)
+}
+
+func decodeConfig(raw []byte) (*ImageConfig, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	c := new(ImageConfig)
+	return c, json.Unmarshal(raw, c)
+}
