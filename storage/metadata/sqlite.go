@@ -96,6 +96,13 @@ func (db *sqliteDB) update(ctx context.Context, d durability, fn func(context.Co
 	return classify(db.writer.do(ctx, d, fn))
 }
 
+func (db *sqliteDB) audits() []string {
+	return []string{
+		`SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'`,
+		`SELECT 'a row of ' || "table" || ' references a missing row of ' || parent FROM pragma_foreign_key_check`,
+	}
+}
+
 func (db *sqliteDB) close() error {
 	var errs []error
 	if db.readers != nil {

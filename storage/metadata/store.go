@@ -79,6 +79,8 @@ type database interface {
 	view(ctx context.Context, fn func(ctx context.Context, t *tx) error) error
 	// update runs fn in a transaction and commits it, durably or as durably as d asks. fn may run more than once.
 	update(ctx context.Context, d durability, fn func(ctx context.Context, t *tx) error) error
+	// audits are the queries with which the database checks itself, of the form that audits in audit.go has.
+	audits() []string
 	close() error
 }
 

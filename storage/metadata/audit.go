@@ -1,0 +1,158 @@
+package metadata
+
+import (
+	"context"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// audits are queries whose every row is a sentence about something that must not be.
+var audits = []string{
+	`SELECT 'key ' || k.key || ' is in ' || count(*) || ' places' FROM (
+	   SELECT key FROM blobs UNION ALL SELECT key FROM uploads WHERE key IS NOT NULL UNION ALL SELECT key FROM dead_keys
+	 ) AS k GROUP BY k.key HAVING count(*) > 1`,
+	`SELECT 'upload ' || id || ' has neither key nor blob' FROM uploads
+	 WHERE key IS NULL AND pinned_digest IS NULL AND committed IS NULL`,
+	`SELECT 'manifest ' || m.id || ' of repository ' || m.repository || ' has no body' FROM manifests m
+	 WHERE NOT EXISTS (SELECT 1 FROM manifest_bodies b WHERE b.manifest = m.id)`,
+	`SELECT 'an unreferenced blob of repository ' || l.repository || ' is not queued for review' FROM repository_blobs l
+	 WHERE NOT EXISTS (SELECT 1 FROM manifest_blobs e WHERE e.repository = l.repository AND e.linked = l.digest)
+	   AND NOT EXISTS (SELECT 1 FROM gc_queue q WHERE q.repository = l.repository AND q.digest = l.digest)`,
+	`SELECT 'manifest ' || e.manifest || ' waits for a blob that its repository has' FROM manifest_blobs e
+	 JOIN repository_blobs l ON l.repository = e.repository AND l.digest = e.digest WHERE e.linked IS NULL`,
+	`SELECT 'manifest ' || e.manifest || ' waits for a manifest that its repository has' FROM manifest_children e
+	 JOIN manifests m ON m.repository = e.repository AND m.digest = e.digest AND m.deleted_at IS NULL WHERE e.child IS NULL`,
+	`SELECT 'blob under key ' || b.key || ' is in no repository and pinned by no upload' FROM blobs b
+	 WHERE NOT EXISTS (SELECT 1 FROM repository_blobs l WHERE l.digest = b.digest)
+	   AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.pinned_digest = b.digest)`,
+}
+
+// Audit checks the facts against each other and returns a sentence for each contradiction, up to limit of a kind.
+func (s *Store) Audit(ctx context.Context, limit int) (problems []string, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		problems = nil
+		for _, query := range append(s.db.audits(), audits...) {
+			found, err := collect(ctx, t, scanString, query+` LIMIT $1`, limit)
+			if err != nil {
+				return err
+			}
+			problems = append(problems, found...)
+		}
+		return nil
+	})
+	return problems, err
+}
+
+// Blobs returns up to limit blobs in the order of their digests, beginning after last.
+func (s *Store) Blobs(ctx context.Context, last digest.Digest, limit int) (blobs []Blob, err error) {
+	scan := func(row scanner) (b Blob, err error) {
+		var d sqlDigest
+		err = row.Scan(&d, &b.Key, &b.Size)
+		b.Digest = digest.Digest(d)
+		return b, err
+	}
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		after := []byte{}
+		if last != "" {
+			if after, err = encodeDigest(last); err != nil {
+				return err
+			}
+		}
+		blobs, err = collect(ctx, t, scan,
+			`SELECT digest, key, size FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $2`, after, limit)
+		return err
+	})
+	return blobs, err
+}
+
+// KeyUse says what a key is used for.
+type KeyUse struct {
+	Key string
+	// Use is "blob", "upload" or "dead".
+	Use string
+	// Size is how many bytes the key has to hold: exactly, for a blob, and at least, for an upload.
+	Size int64
+}
+
+// KeyUses returns what the facts say of keys: nothing of those that no row knows.
+func (s *Store) KeyUses(ctx context.Context, keys []string) (uses []KeyUse, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		uses = nil
+		for _, key := range keys {
+			found, err := collect(ctx, t, scanKeyUse, `
+				SELECT key, 'blob', size FROM blobs WHERE key = $1
+				UNION ALL SELECT key, 'upload', size FROM uploads WHERE key = $1
+				UNION ALL SELECT key, 'dead', 0 FROM dead_keys WHERE key = $1`, key)
+			if err != nil {
+				return err
+			}
+			uses = append(uses, found...)
+		}
+		return nil
+	})
+	return uses, err
+}
+
+// WrittenUploads returns the keys of open uploads that have bytes, and how many.
+func (s *Store) WrittenUploads(ctx context.Context) (uses []KeyUse, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		uses, err = collect(ctx, t, scanKeyUse,
+			`SELECT key, 'upload', size FROM uploads WHERE key IS NOT NULL AND size > 0 ORDER BY key`)
+		return err
+	})
+	return uses, err
+}
+
+func scanKeyUse(row scanner) (u KeyUse, err error) {
+	err = row.Scan(&u.Key, &u.Use, &u.Size)
+	return u, err
+}
+
+// StoredManifest is a manifest with what the facts say that it references.
+type StoredManifest struct {
+	ID         int64
+	Repository string
+	Manifest
+	Body     []byte
+	Blobs    []digest.Digest
+	Children []digest.Digest
+}
+
+// Manifests returns up to limit manifests of all repositories in the order of their ids, beginning after last.
+func (s *Store) Manifests(ctx context.Context, last int64, limit int) (all []StoredManifest, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		all, err = collect(ctx, t, scanStoredManifest, `
+			SELECT m.id, r.name, m.digest, m.media_type, m.size, b.body
+			FROM manifests m
+			JOIN repositories r ON r.id = m.repository
+			JOIN manifest_bodies b ON b.manifest = m.id
+			WHERE m.id > $1 ORDER BY m.id LIMIT $2`, last, limit)
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			if err := readEdges(ctx, t, &all[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+func scanStoredManifest(row scanner) (m StoredManifest, err error) {
+	var d sqlDigest
+	err = row.Scan(&m.ID, &m.Repository, &d, &m.MediaType, &m.Size, &m.Body)
+	m.Digest = digest.Digest(d)
+	return m, err
+}
+
+func readEdges(ctx context.Context, t *tx, m *StoredManifest) error {
+	blobs, err := collect(ctx, t, scanDigest, `SELECT digest FROM manifest_blobs WHERE manifest = $1 ORDER BY position`, m.ID)
+	if err != nil {
+		return err
+	}
+	children, err := collect(ctx, t, scanDigest, `SELECT digest FROM manifest_children WHERE manifest = $1 ORDER BY position`, m.ID)
+	m.Blobs, m.Children = digests(blobs), digests(children)
+	return err
+}
