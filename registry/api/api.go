@@ -1,0 +1,229 @@
+// Package api serves the OCI distribution spec, version 1.1 and what its main branch adds, over HTTP: a thin
+// translation between requests and registry.Service.
+//
+// Handlers stream: neither an upload nor a download is ever held in memory, only manifests are (4 MiB at most). Every
+// answer carries a request id, and every request is answered: what has no kind of its own in package registry becomes a
+// 500 that names the id, with the text in the log only.
+//
+// The package keeps no state beside the Service. It does not listen, speak TLS or limit how long a request may take:
+// that is the server's part. Who a client is, an Authenticator says; without one everybody may do everything.
+package api
+
+import (
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"berth/registry"
+)
+
+// Config is what a handler works with and how it presents itself. Only Service is required.
+type Config struct {
+	Service *registry.Service
+	// Auth tells who a client is. Nil lets everybody do everything.
+	Auth Authenticator
+	// AuthHint is a sentence for people, added to the message of a 401: how to open the registry, say.
+	AuthHint string
+	// Log gets faults and, when AccessLog is set, a line for each request. Nil discards them.
+	Log       *slog.Logger
+	AccessLog bool
+	// Host is the origin that Location headers begin with, as in "https://registry.example.com". Without it they are
+	// paths, which a client resolves against the address that it used itself.
+	Host string
+	// AbsoluteURLs makes Location headers begin with the request's own scheme and host where Host is empty.
+	AbsoluteURLs bool
+	// Prefix is the path below which the API is served, as in "/registry". A reverse proxy must not strip it.
+	Prefix string
+	// Headers are set on every answer.
+	Headers http.Header
+	// TrustedProxies are the peers whose X-Forwarded-For is believed, for the access line.
+	TrustedProxies []netip.Prefix
+	// DeleteDisabled refuses to delete manifests, tags and blobs.
+	DeleteDisabled bool
+	// ReadOnly refuses everything that changes the registry.
+	ReadOnly bool
+	// CatalogMax is the most repositories in one answer: 1,000 when it is zero.
+	CatalogMax int
+}
+
+// Authenticator tells who a client is. Its methods are called concurrently.
+type Authenticator interface {
+	// Authenticate returns the user whose credentials a request carries, or false when it has none or wrong ones.
+	Authenticate(r *http.Request) (user string, ok bool)
+	// Challenge returns the WWW-Authenticate header of a 401.
+	Challenge(r *http.Request) string
+}
+
+type handler struct {
+	service    *registry.Service
+	auth       Authenticator
+	hint       string
+	log        *slog.Logger
+	accessLog  bool
+	origin     string
+	absolute   bool
+	prefix     string
+	headers    http.Header
+	proxies    []netip.Prefix
+	noDelete   bool
+	readOnly   bool
+	catalogMax int
+	buffers    sync.Pool
+}
+
+// New returns the handler of a registry: the API below /v2/, a line for people at /, and 404 for everything else.
+func New(c Config) http.Handler {
+	h := &handler{
+		service:    c.Service,
+		auth:       c.Auth,
+		hint:       c.AuthHint,
+		log:        c.Log,
+		accessLog:  c.AccessLog,
+		origin:     strings.TrimRight(c.Host, "/"),
+		absolute:   c.AbsoluteURLs,
+		prefix:     strings.TrimRight("/"+strings.Trim(c.Prefix, "/"), "/"),
+		headers:    c.Headers.Clone(),
+		proxies:    c.TrustedProxies,
+		noDelete:   c.DeleteDisabled,
+		readOnly:   c.ReadOnly,
+		catalogMax: c.CatalogMax,
+	}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	if h.catalogMax <= 0 {
+		h.catalogMax = 1000
+	}
+	h.buffers.New = func() any { return new([copyBuffer]byte) }
+	return h
+}
+
+// call is one request on its way through the handler.
+type call struct {
+	target
+	w *response
+	r *http.Request
+	// id names the request in logs and answers.
+	id string
+	// user is who asks, or empty.
+	user string
+}
+
+// ServeHTTP answers a request and writes its access line.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{target: target{kind: kindNone}, w: &response{ResponseWriter: w}, r: r, id: newRequestID()}
+	if h.accessLog {
+		defer h.logAccess(c, time.Now())
+	}
+	h.setHeaders(c)
+	path, ok := strings.CutPrefix(r.URL.EscapedPath(), h.prefix)
+	switch {
+	case ok && path == "/v2":
+		h.redirect(c)
+	case ok && strings.HasPrefix(path, "/v2/"):
+		h.serveAPI(c, path)
+	case ok && path == "/":
+		writeBody(c, http.StatusOK, "text/plain; charset=utf-8", []byte("Berth, an OCI registry. Its API is at "+h.prefix+"/v2/.\n"))
+	default:
+		h.fail(c, errNotFound)
+	}
+}
+
+func (h *handler) setHeaders(c *call) {
+	header := c.w.Header()
+	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("X-Request-Id", c.id)
+	for name, values := range h.headers {
+		header[name] = values
+	}
+}
+
+// redirect sends a client from /v2 to /v2/, with the same method.
+func (h *handler) redirect(c *call) {
+	code := http.StatusPermanentRedirect
+	if c.r.Method == http.MethodGet || c.r.Method == http.MethodHead {
+		code = http.StatusMovedPermanently
+	}
+	c.w.Header().Set("Location", h.location(c.r, "/v2/"))
+	writeEmpty(c, code)
+}
+
+func (h *handler) serveAPI(c *call, path string) {
+	t, err := parse(c.r.Method, path)
+	c.target = t
+	if c.r.Method == http.MethodOptions && err == nil {
+		// A browser asks before it has credentials. The answer tells nothing but what the spec does.
+		c.w.Header().Set("Allow", t.kind.methods())
+		writeEmpty(c, http.StatusNoContent)
+		return
+	}
+	if authErr := h.authenticate(c); authErr != nil {
+		err = authErr
+	}
+	if err == nil {
+		err = h.authorize(c)
+	}
+	if err == nil {
+		err = h.serve(c)
+	}
+	if err != nil {
+		h.fail(c, err)
+	}
+}
+
+// serve does what an allowed request asks for. A handler returns an error for what it has not answered, or not in full.
+func (h *handler) serve(c *call) error {
+	switch c.kind {
+	case kindCatalog:
+		return h.listRepositories(c)
+	case kindTags:
+		return h.listTags(c)
+	case kindReferrers:
+		return h.listReferrers(c)
+	case kindManifest:
+		return h.serveManifest(c)
+	case kindBlob:
+		return h.serveBlob(c)
+	case kindUploads:
+		return h.startUpload(c)
+	case kindUpload:
+		return h.serveUpload(c)
+	}
+	writeBody(c, http.StatusOK, "application/json", []byte("{}"))
+	return nil
+}
+
+// location returns the URL of a path of the API for a Location header.
+func (h *handler) location(r *http.Request, path string) string {
+	origin := h.origin
+	if origin == "" && h.absolute {
+		origin = requestOrigin(r)
+	}
+	return origin + h.prefix + path
+}
+
+// requestOrigin is the origin that a client sees. What a proxy says of it needs no trust: it comes back to the client
+// that sent it, and to nobody else.
+func requestOrigin(r *http.Request) string {
+	scheme, host := "http", r.Host
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	if s := firstOf(r.Header.Get("X-Forwarded-Proto")); s == "http" || s == "https" {
+		scheme = s
+	}
+	if s := firstOf(r.Header.Get("X-Forwarded-Host")); s != "" {
+		host = s
+	}
+	return scheme + "://" + host
+}
+
+// firstOf returns the first element of a list in a header.
+func firstOf(list string) string {
+	first, _, _ := strings.Cut(list, ",")
+	return strings.TrimSpace(first)
+}

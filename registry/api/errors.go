@@ -1,0 +1,118 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"berth/registry"
+)
+
+// Errors that only HTTP knows, with the codes that distribution has for them.
+var (
+	errNotFound     = &registry.Error{Code: "NOT_FOUND", Message: "no such endpoint: see the OCI distribution spec"}
+	errPageSize     = &registry.Error{Code: "PAGINATION_NUMBER_INVALID", Message: "invalid number of results: n must be a whole number that is not negative"}
+	errRangeInvalid = &registry.Error{Code: "RANGE_INVALID", Message: "the blob has no such range of bytes"}
+	errTooManyTags  = &registry.Error{Code: "TAG_INVALID", Message: "too many tags in one request"}
+	errInternal     = &registry.Error{Code: "UNKNOWN", Message: "internal error"}
+)
+
+// statusClientGone is what the access line says of a client that did not wait for its answer.
+const statusClientGone = 499
+
+// status returns the status code of an error's kind.
+func status(e *registry.Error) int {
+	switch e.Kind() {
+	case registry.ErrBlobUnknown, registry.ErrUploadUnknown, registry.ErrManifestUnknown, registry.ErrNameUnknown, errNotFound:
+		return http.StatusNotFound
+	case registry.ErrDigestInvalid, registry.ErrSizeInvalid, registry.ErrManifestInvalid, registry.ErrNameInvalid,
+		registry.ErrTagInvalid, registry.ErrUploadInvalid, registry.ErrUploadInterrupted, errPageSize:
+		return http.StatusBadRequest
+	case registry.ErrManifestBlobUnknown:
+		// The spec's table has 404, every registry in use 400, which is what clients have met.
+		return http.StatusBadRequest
+	case registry.ErrUploadRange, errRangeInvalid:
+		return http.StatusRequestedRangeNotSatisfiable
+	case registry.ErrUploadSuperseded, registry.ErrConflict:
+		return http.StatusConflict
+	case registry.ErrUnauthorized:
+		return http.StatusUnauthorized
+	case registry.ErrDenied:
+		return http.StatusForbidden
+	case registry.ErrUnsupported:
+		return http.StatusMethodNotAllowed
+	case registry.ErrTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case errTooManyTags:
+		return http.StatusRequestURITooLong
+	case registry.ErrNoSpace:
+		return http.StatusInsufficientStorage
+	case registry.ErrUnavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// fail answers with an error. What has no kind is a fault of the machinery: the log gets its text, the client an id to
+// ask about.
+func (h *handler) fail(c *call, err error) {
+	var e *registry.Error
+	switch {
+	case errors.As(err, &e):
+		if status(e) >= http.StatusInternalServerError {
+			h.logFault(c, slog.LevelWarn, err)
+		}
+	case c.w.broken || c.r.Context().Err() != nil:
+		c.w.abandon()
+	default:
+		h.logFault(c, slog.LevelError, err)
+		e = errInternal.Withf("internal error: the registry's log has it as request %s", c.id)
+	}
+	if c.w.status == 0 {
+		h.writeError(c, e)
+	}
+}
+
+func (h *handler) logFault(c *call, level slog.Level, err error) {
+	h.log.LogAttrs(c.r.Context(), level, "request failed", slog.String("request", c.id), slog.String("method", c.r.Method),
+		slog.String("endpoint", string(c.kind)), slog.String("repository", c.repository), slog.Any("error", err))
+}
+
+func (h *handler) writeError(c *call, e *registry.Error) {
+	code := status(e)
+	header := c.w.Header()
+	switch code {
+	case http.StatusUnauthorized:
+		if h.auth != nil {
+			header.Set("WWW-Authenticate", h.auth.Challenge(c.r))
+		}
+	case http.StatusMethodNotAllowed:
+		if header.Get("Allow") == "" {
+			header.Set("Allow", c.kind.methods())
+		}
+	case http.StatusServiceUnavailable:
+		header.Set("Retry-After", "5")
+	}
+	writeJSON(c, code, errorBody{Errors: []errorEntry{{e.Code, e.Message, e.Detail}}})
+}
+
+// errorBody is the body of an error (OCI distribution spec, "Error Codes").
+type errorBody struct {
+	Errors []errorEntry `json:"errors"`
+}
+
+type errorEntry struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Detail  any    `json:"detail,omitempty"`
+}
+
+// writeJSON answers with v. An error while writing is the client's, who is gone.
+func writeJSON(c *call, code int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		code, body = http.StatusInternalServerError, []byte(`{"errors":[{"code":"UNKNOWN","message":"internal error"}]}`)
+	}
+	writeBody(c, code, "application/json", body)
+}

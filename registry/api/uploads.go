@@ -1,0 +1,228 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"berth/registry"
+)
+
+// startUpload answers POST: it mounts a blob, takes a whole one or begins a session (spec: "Pushing blobs").
+func (h *handler) startUpload(c *call) error {
+	query := c.r.URL.Query()
+	if query.Has("mount") {
+		if mounted, err := h.mount(c, query); mounted || err != nil {
+			return err
+		}
+	}
+	if query.Has("digest") {
+		return h.pushBlob(c, query.Get("digest"))
+	}
+	algorithm, err := announcedAlgorithm(query)
+	if err != nil {
+		return err
+	}
+	upload, err := h.service.StartUpload(c.r.Context(), c.repository, algorithm)
+	if err != nil {
+		return err
+	}
+	h.writeUpload(c, http.StatusAccepted, upload)
+	return nil
+}
+
+// announcedAlgorithm is what the session's bytes will be hashed with: what digest-algorithm says, else what the digest
+// of a mount that failed has, since it is those bytes that will follow.
+func announcedAlgorithm(query url.Values) (digest.Algorithm, error) {
+	if query.Has("digest-algorithm") {
+		return registry.ParseAlgorithm(query.Get("digest-algorithm"))
+	}
+	if d, err := registry.ParseDigest(query.Get("mount")); err == nil {
+		return d.Algorithm(), nil
+	}
+	return "", nil
+}
+
+// mount tries to take a blob from another repository, and reports whether it answered. What can't be mounted, for
+// whatever reason, is to be uploaded (spec: "Mounting a blob from another repository").
+func (h *handler) mount(c *call, query url.Values) (bool, error) {
+	d, err := registry.ParseDigest(query.Get("mount"))
+	from := query.Get("from")
+	if err != nil || from != "" && registry.CheckName(from) != nil {
+		return false, nil
+	}
+	mounted, err := h.service.MountBlob(c.r.Context(), c.repository, registry.Mount{
+		Digest:   d,
+		From:     from,
+		Readable: func(repository string) bool { return h.may(c.user, repository, actionPull) },
+	})
+	if mounted && err == nil {
+		h.writeBlobCreated(c, d.String())
+	}
+	return mounted, err
+}
+
+// pushBlob takes a whole blob in one request (spec: "Single POST").
+func (h *handler) pushBlob(c *call, digest string) error {
+	d, err := registry.ParseDigest(digest)
+	if err != nil {
+		return err
+	}
+	body := newBody(c)
+	defer body.release()
+	pushed, err := h.service.PushBlob(c.r.Context(), c.repository, d, body.chunk())
+	if err != nil {
+		return err
+	}
+	h.writeBlobCreated(c, pushed.Digest.String())
+	return nil
+}
+
+// serveUpload answers what goes to a session.
+func (h *handler) serveUpload(c *call) error {
+	switch c.r.Method {
+	case http.MethodPatch:
+		return h.resumable(c, h.appendUpload(c))
+	case http.MethodPut:
+		return h.resumable(c, h.finishUpload(c))
+	case http.MethodDelete:
+		return h.cancelUpload(c)
+	}
+	upload, err := h.service.UploadStatus(c.r.Context(), c.repository, c.upload)
+	if err != nil {
+		return err
+	}
+	h.writeUpload(c, http.StatusNoContent, upload)
+	return nil
+}
+
+func (h *handler) appendUpload(c *call) error {
+	body := newBody(c)
+	defer body.release()
+	chunk, err := body.chunkInRange(c.r)
+	if err != nil {
+		return err
+	}
+	upload, err := h.service.WriteUpload(c.r.Context(), c.repository, c.upload, chunk)
+	if err != nil {
+		return err
+	}
+	h.writeUpload(c, http.StatusAccepted, upload)
+	return nil
+}
+
+func (h *handler) finishUpload(c *call) error {
+	d, err := registry.ParseDigest(c.r.URL.Query().Get("digest"))
+	if err != nil {
+		return err
+	}
+	body := newBody(c)
+	defer body.release()
+	chunk, err := body.chunkInRange(c.r)
+	if err != nil {
+		return err
+	}
+	finished, err := h.service.FinishUpload(c.r.Context(), c.repository, c.upload, chunk, d)
+	if err != nil {
+		return err
+	}
+	h.writeBlobCreated(c, finished.Digest.String())
+	return nil
+}
+
+// resumable adds to a 416 where the upload goes on.
+func (h *handler) resumable(c *call, err error) error {
+	if !errors.Is(err, registry.ErrUploadRange) {
+		return err
+	}
+	upload, statusErr := h.service.UploadStatus(c.r.Context(), c.repository, c.upload)
+	if statusErr != nil {
+		return statusErr
+	}
+	h.setUploadHeaders(c, upload)
+	return err
+}
+
+func (h *handler) cancelUpload(c *call) error {
+	if err := h.service.CancelUpload(c.r.Context(), c.repository, c.upload); err != nil {
+		return err
+	}
+	writeEmpty(c, http.StatusNoContent)
+	return nil
+}
+
+func (h *handler) writeUpload(c *call, code int, upload registry.Upload) {
+	h.setUploadHeaders(c, upload)
+	writeEmpty(c, code)
+}
+
+// setUploadHeaders says where a session is and how far it is. An empty one has the same Range as one of a single byte:
+// clients expect it so.
+func (h *handler) setUploadHeaders(c *call, upload registry.Upload) {
+	header := c.w.Header()
+	header.Set("Location", h.location(c.r, "/v2/"+c.repository+"/blobs/uploads/"+upload.ID))
+	header.Set("Docker-Upload-Uuid", upload.ID)
+	header.Set("Range", span{0, max(upload.Size, 1)}.String())
+}
+
+// body is the body of a request, which another request may cut off while this one is served.
+type body struct {
+	io.Reader
+	length int64
+
+	mu   sync.Mutex
+	conn *http.ResponseController // nil when the request is served: then the connection is no longer its own
+}
+
+func newBody(c *call) *body {
+	return &body{Reader: c.r.Body, length: c.r.ContentLength, conn: http.NewResponseController(c.w)}
+}
+
+// Close makes a blocked Read return.
+func (b *body) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.conn == nil {
+		return nil
+	}
+	return b.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// release ends the time in which Close does anything.
+func (b *body) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.conn = nil
+}
+
+// chunk returns the body as a chunk that goes where the upload ends.
+func (b *body) chunk() registry.Chunk {
+	c := registry.Chunk{Body: b, Offset: -1, Length: b.length}
+	if b.length == 0 {
+		c.Body = nil
+	}
+	return c
+}
+
+// chunkInRange returns the body as the chunk that the Content-Range header says it is. A header that can't be read is
+// answered like one that does not fit: the client is told where to go on.
+func (b *body) chunkInRange(r *http.Request) (registry.Chunk, error) {
+	chunk, header := b.chunk(), r.Header.Get("Content-Range")
+	if header == "" {
+		return chunk, nil
+	}
+	part, ok := parseContentRange(header)
+	if !ok {
+		return chunk, registry.ErrUploadRange.Withf("malformed Content-Range: expected <first byte>-<last byte>")
+	}
+	if chunk.Length >= 0 && chunk.Length != part.length {
+		return chunk, registry.ErrSizeInvalid.Withf("Content-Range has %d bytes, Content-Length %d", part.length, chunk.Length)
+	}
+	chunk.Offset, chunk.Length = part.start, part.length
+	return chunk, nil
+}
