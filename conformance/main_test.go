@@ -42,7 +42,7 @@ var tools = sync.OnceValues(func() (string, error) {
 })
 
 func build(module string, args ...string) error {
-	cmd := exec.Command("go", append([]string{"build", "-trimpath"}, args...)...)
+	cmd := exec.Command("go", append([]string{"build", "-trimpath", "-buildvcs=false"}, args...)...)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOTOOLCHAIN=local")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -1,0 +1,100 @@
+# The checks and the builds of Berth. `make` lists them.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+# Nothing is built with another toolchain than the one that is installed, or with C, except for the race detector.
+export GOTOOLCHAIN := local
+export GOWORK      := off
+export CGO_ENABLED := 0
+export GOFLAGS     += -buildvcs=false
+
+BIN       := .cache/bin
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+PLATFORMS := linux/amd64 linux/arm64 linux/arm/7
+FUZZTIME  ?= 10s
+CLIENTS   := $(addprefix $(BIN)/,conformance crane oras)
+LINT      := $(BIN)/staticcheck
+PEER      := $(BIN)/distribution
+
+.PHONY: help
+help: ## List what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the registry into dist/
+	go build -trimpath -ldflags '$(LDFLAGS)' -o dist/ ./cmd/registry
+
+.PHONY: test
+test: requirements check cross unit conformance ## Check, build and test everything
+
+.PHONY: requirements
+requirements: ## Install what the tests need and Go does not bring (Debian, as root)
+	@tools/install-debian.sh gcc libc6-dev
+
+.PHONY: check
+check: $(LINT) ## Check the format and what can be seen without running
+	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); \
+	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	$(LINT) ./...
+
+.PHONY: cross
+cross: $(PLATFORMS:%=cross/%) ## Compile for every platform, tests too
+
+.PHONY: $(PLATFORMS:%=cross/%)
+$(PLATFORMS:%=cross/%): cross/%:
+	GOOS=$(word 1,$(subst /, ,$*)) GOARCH=$(word 2,$(subst /, ,$*)) GOARM=$(word 3,$(subst /, ,$*)) go vet ./...
+	GOOS=$(word 1,$(subst /, ,$*)) GOARCH=$(word 2,$(subst /, ,$*)) GOARM=$(word 3,$(subst /, ,$*)) go build ./...
+
+.PHONY: unit
+unit: ## Test the packages with the race detector, the seeds of the fuzz tests included
+	if [ -n "$${CI:-}" ] || tools/has-c.sh; then race=-race; export CGO_ENABLED=1; \
+	else race=; echo "without the race detector: there is no C compiler"; fi; \
+	go test $$race $$(go list ./... | grep -v '^berth/conformance$$')
+
+.PHONY: conformance
+conformance: $(CLIENTS) ## Test the program from outside: official suite, clients, kill -9, full disks
+	BERTH_TOOLS=$(CURDIR)/$(BIN) go test -v -count=1 -timeout 20m ./conformance
+
+.PHONY: conformance-table
+conformance-table: $(CLIENTS) ## Write docs/conformance.md
+	mkdir -p docs
+	CONFORMANCE_TABLE=$(CURDIR)/docs/conformance.md BERTH_TOOLS=$(CURDIR)/$(BIN) \
+		go test -count=1 -run '^TestOfficialSuite$$' ./conformance
+
+.PHONY: fuzz
+fuzz: ## Fuzz each target for FUZZTIME (10s)
+	for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+.PHONY: bench
+bench: build $(PEER) ## Measure the registry against another one, over TLS
+	go run ./conformance/load -start berth=dist/registry -start distribution=$(PEER)
+
+.PHONY: cover
+cover: ## Report how much the packages' own tests cover
+	mkdir -p .cache
+	go test -coverprofile .cache/cover $$(go list ./... | grep -v /conformance)
+	go tool cover -func .cache/cover | tail -n 1
+
+.PHONY: tools
+tools: $(CLIENTS) $(LINT) $(PEER) ## Build the pinned programs that the checks run
+
+$(CLIENTS) $(LINT) &: tools/go.mod tools/go.sum
+	go build -C tools -trimpath -o $(CURDIR)/$(BIN)/ tool
+	touch $(CLIENTS) $(LINT)
+
+$(PEER): tools/peers/go.mod tools/peers/go.sum
+	go build -C tools/peers -trimpath -o $(CURDIR)/$(PEER) github.com/distribution/distribution/v3/cmd/registry
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf .cache dist
