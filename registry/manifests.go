@@ -69,6 +69,9 @@ func (s *Service) PutManifest(ctx context.Context, repository string, p Manifest
 	if err != nil {
 		return ManifestPushed{}, ErrManifestInvalid.Withf("%v", err)
 	}
+	if err := s.checkURLs(m.Blobs); err != nil {
+		return ManifestPushed{}, err
+	}
 	facts := s.manifestFacts(m, d, p)
 	facts.Tags = tags
 	err = s.facts.PutManifest(ctx, repository, facts)
@@ -99,6 +102,17 @@ func (p ManifestPush) names() (digest.Digest, []string, error) {
 		return "", nil, ErrDigestInvalid.Withf("the manifest has digest %s, not %s", got, named)
 	}
 	return named, tags, nil
+}
+
+func (s *Service) checkURLs(blobs []v1.Descriptor) error {
+	for _, b := range blobs {
+		for _, url := range b.URLs {
+			if !s.urlAllowed(url) {
+				return ErrManifestInvalid.Withf("the layer %s is kept at %q, which validation.manifests.urls does not allow", b.Digest, clip(url))
+			}
+		}
+	}
+	return nil
 }
 
 func (s *Service) manifestFacts(m manifest.Manifest, d digest.Digest, p ManifestPush) metadata.NewManifest {

@@ -28,6 +28,8 @@ type Config struct {
 	Blobs    storage.Blobs
 	// Interval is the time between rounds. One minute by default.
 	Interval time.Duration
+	// KeepUploads never ends an upload, however old.
+	KeepUploads bool
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -37,6 +39,7 @@ type Reaper struct {
 	facts    *metadata.Store
 	blobs    storage.Blobs
 	interval time.Duration
+	keep     bool
 	log      *slog.Logger
 	clock    clock
 }
@@ -49,7 +52,7 @@ func New(c Config) *Reaper {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Reaper{facts: c.Metadata, blobs: c.Blobs, interval: c.Interval, log: c.Log}
+	return &Reaper{facts: c.Metadata, blobs: c.Blobs, interval: c.Interval, keep: c.KeepUploads, log: c.Log}
 }
 
 // Run recovers from an unclean stop and then works a round at every interval until ctx ends.
@@ -88,7 +91,7 @@ func (r *Reaper) Round(ctx context.Context) (done Report, err error) {
 		r.log.Warn("clock is not trusted, nothing is freed", "reason", why, "clock", now, "latest", latest)
 		return done, nil
 	}
-	for n := batch; n == batch; done.Uploads += n {
+	for n := batch; n == batch && !r.keep; done.Uploads += n {
 		if n, err = r.facts.ExpireUploads(ctx, batch); err != nil {
 			return done, fmt.Errorf("end uploads: %w", err)
 		}

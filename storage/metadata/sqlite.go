@@ -53,6 +53,9 @@ func openSQLite(ctx context.Context, c Config) (_ *sqliteDB, err error) {
 			err = errors.Join(err, db.close())
 		}
 	}()
+	if err := makePrivate(c.Path); err != nil {
+		return nil, err
+	}
 	words := sqliteDialect().words
 	writing, err := connectSQLite(c, "foreign_keys(1)", "journal_mode(WAL)", "wal_autocheckpoint(0)", "journal_size_limit(1048576)", "synchronous(FULL)")
 	if err != nil {
@@ -121,6 +124,16 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
+}
+
+// makePrivate makes the database's file if it is missing, for its owner only: it holds hashes of passwords. SQLite gives
+// the files beside it the same mode.
+func makePrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // lockFile takes an exclusive lock on the file at path, waiting up to wait for another process to let go of it. The

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"berth/registry/fsck"
+)
+
+// adminSocket is the file in the data directory through which commands act on a running server. Whoever may open it may
+// do everything.
+const adminSocket = "admin.sock"
+
+// shortPath runs fn with a path for the socket that fits the 107 bytes that the kernel allows, however deep the data
+// directory is.
+func shortPath(directory string, fn func(path string) error) error {
+	path := filepath.Join(directory, adminSocket)
+	if len(path) <= 100 {
+		return fn(path)
+	}
+	d, err := os.Open(directory)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), adminSocket))
+}
+
+// listenAdmin makes the socket. The caller has the data directory to itself, so that one that is there is left over.
+func listenAdmin(directory string) (l net.Listener, err error) {
+	err = shortPath(directory, func(path string) error {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		unix, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			return err
+		}
+		unix.SetUnlinkOnClose(false) // its path may be gone by then: the next start removes the file
+		l = unix
+		return os.Chmod(path, 0o600)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("admin socket in %s: %w", directory, err)
+	}
+	return l, nil
+}
+
+// adminHandler is the API on the socket.
+func adminHandler(s *stores, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.facts.Ping(r.Context()); err != nil {
+			log.Error("health check failed", "error", err)
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	})
+	mux.HandleFunc("POST /fsck", func(w http.ResponseWriter, r *http.Request) {
+		streamFsck(w, r, s)
+	})
+	return mux
+}
+
+// fsckLine is a line of the answer to POST /fsck: progress until one is Done, or an error.
+type fsckLine struct {
+	Report fsck.Report `json:"report"`
+	Done   bool        `json:"done"`
+	Error  string      `json:"error,omitempty"`
+}
+
+func streamFsck(w http.ResponseWriter, r *http.Request, s *stores) {
+	send := func(l fsckLine) {
+		_ = json.NewEncoder(w).Encode(l) // the client may be gone: then r.Context() ends the check
+		_ = http.NewResponseController(w).Flush()
+	}
+	report, err := fsck.Check(r.Context(), fsck.Config{
+		Metadata: s.facts,
+		Blobs:    s.blobs,
+		Rehash:   r.URL.Query().Has("rehash"),
+		Progress: func(p fsck.Report) { send(fsckLine{Report: p}) },
+	})
+	last := fsckLine{Report: report, Done: err == nil}
+	if err != nil {
+		last.Error = err.Error()
+	}
+	send(last)
+}
+
+// errNoServer says that no server answers on the admin socket.
+var errNoServer = errors.New("no registry is running")
+
+// adminRequest asks a running server. It fails with errNoServer.
+func adminRequest(ctx context.Context, directory, method, path string) (*http.Response, error) {
+	client := http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
+			err = shortPath(directory, func(socket string) error {
+				conn, err = (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
+				return err
+			})
+			return conn, err
+		},
+		DisableKeepAlives: true,
+	}}
+	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	var opError *net.OpError
+	if errors.As(err, &opError) && opError.Op == "dial" || errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w on %s: %w", errNoServer, directory, err)
+	}
+	return response, err
+}
+
+// decodeLines calls fn for each line of JSON.
+func decodeLines[T any](r io.Reader, fn func(T) error) error {
+	lines := json.NewDecoder(bufio.NewReader(r))
+	for {
+		var line T
+		err := lines.Decode(&line)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the server's answer: %w", err)
+		}
+		if err := fn(line); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"berth/config"
+
+	"github.com/spf13/cobra"
+)
+
+// defaultConfigs are where the images of registry:3 and registry:2 have their configuration.
+var defaultConfigs = []string{"/etc/distribution/config.yml", "/etc/docker/registry/config.yml"}
+
+// configPath returns the configuration file to read: that of the command line, else that of the environment, else the
+// first of the usual ones that is there, else none.
+func configPath(args, environ []string) string {
+	if len(args) > 0 {
+		return args[0]
+	}
+	for _, variable := range environ {
+		if path, ok := strings.CutPrefix(variable, config.PathVariable+"="); ok && path != "" {
+			return path
+		}
+	}
+	for _, path := range defaultConfigs {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			return path
+		}
+	}
+	return ""
+}
+
+// loadConfig reads the configuration. Its warnings are for a person.
+func (s streams) loadConfig(args []string) (*config.Config, []string, error) {
+	c, warnings, err := config.Load(configPath(args, s.environ), s.environ)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the configuration has problems:\n%w", err)
+	}
+	return c, warnings, nil
+}
+
+func configCommand(s streams) *cobra.Command {
+	command := &cobra.Command{
+		Use:   "config",
+		Short: "Look at the configuration",
+		Args:  cobra.NoArgs,
+	}
+	command.AddCommand(&cobra.Command{
+		Use:   "check [CONFIG]",
+		Short: "Print the effective configuration, or everything that is wrong with it",
+		Long: `Read CONFIG and the REGISTRY_* variables as serve does, and print the configuration that they amount to, with
+secrets masked. Every problem is printed with its line, and the exit code is 1 when there is one.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, warnings, err := s.loadConfig(args)
+			if err != nil {
+				return err
+			}
+			for _, w := range warnings {
+				fmt.Fprintln(s.errOut, "warning:", w)
+			}
+			return c.Write(s.out)
+		},
+	})
+	return command
+}

@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"berth/config"
+	"berth/registry"
+	"berth/registry/api"
+	"berth/registry/gc"
+	"berth/tls"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+)
+
+const (
+	// lockWait is how long a start waits for the process before it, which may still be draining.
+	lockWait = 10 * time.Second
+	// headerTimeout bounds the handshake and a request's head. Bodies may take as long as they like.
+	headerTimeout = 30 * time.Second
+	idleTimeout   = 3 * time.Minute
+)
+
+func serveCommand(s streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve [CONFIG]",
+		Short: "Serve the registry",
+		Long: `Serve the registry with the configuration file CONFIG, else with the one that REGISTRY_CONFIGURATION_PATH names, else
+with /etc/distribution/config.yml or /etc/docker/registry/config.yml, else with defaults: HTTPS on port 5000.
+
+SIGTERM stops it: requests that run have http.draintimeout to finish. A second signal ends it at once.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(command *cobra.Command, args []string) error {
+			c, warnings, err := s.loadConfig(args)
+			if err != nil {
+				return err
+			}
+			log := newLogger(c.Log, s.errOut)
+			for _, w := range warnings {
+				log.Warn("configuration", "warning", w)
+			}
+			return s.serve(command.Context(), c, log)
+		},
+	}
+}
+
+func newLogger(c config.Log, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.MinLevel()}
+	var handler slog.Handler = slog.NewTextHandler(w, options)
+	if c.Formatter != "text" {
+		handler = slog.NewJSONHandler(w, options)
+	}
+	log := slog.New(handler)
+	for name, value := range c.Fields {
+		log = log.With(name, value)
+	}
+	return log
+}
+
+// serve runs the registry until ctx ends, and then drains it.
+func (s streams) serve(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
+	stores, err := openStores(ctx, c, s.environ, lockWait, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stores.facts.Close()) }()
+	login, err := openLogin(ctx, c, stores)
+	if err != nil {
+		return err
+	}
+	listener, err := listen(c.HTTP, filepath.Join(stores.directory, "tls"), log)
+	if err != nil {
+		return err
+	}
+	admin, err := listenAdmin(stores.directory)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	s.greet(c, listener.Addr(), stores.directory, login)
+	return runServers(ctx, c, stores, log,
+		service{newServer(apiHandler(c, stores, login, log), c, log), listener, c.HTTP.DrainTimeout},
+		service{&http.Server{Handler: adminHandler(stores, log), ReadHeaderTimeout: headerTimeout}, admin, time.Second})
+}
+
+func apiHandler(c *config.Config, s *stores, l login, log *slog.Logger) http.Handler {
+	relative := c.HTTP.RelativeURLs
+	return api.New(api.Config{
+		Service: registry.New(registry.Config{
+			Blobs:         s.blobs,
+			Metadata:      s.facts,
+			ChildRequired: childRequired(c.Validation),
+			URLAllowed:    urlAllowed(c.Validation),
+		}),
+		Auth:           l.auth,
+		AuthHint:       l.hint,
+		Log:            log,
+		AccessLog:      !c.Log.AccessLog.Disabled,
+		Host:           c.HTTP.Host,
+		AbsoluteURLs:   relative != nil && !*relative,
+		Prefix:         c.HTTP.Prefix,
+		Headers:        http.Header(c.HTTP.Headers),
+		TrustedProxies: prefixes(c.HTTP.TrustedProxies),
+		DeleteDisabled: !c.Storage.Delete.Enabled,
+		CatalogMax:     c.Catalog.MaxEntries,
+	})
+}
+
+func prefixes(networks []config.Network) []netip.Prefix {
+	all := make([]netip.Prefix, len(networks))
+	for i, n := range networks {
+		all[i] = n.Prefix
+	}
+	return all
+}
+
+// childRequired says which manifests of an index have to be there before it: nil means all.
+func childRequired(v config.Validation) func(*v1.Platform) bool {
+	indexes := v.Manifests.Indexes
+	if v.Disabled {
+		return nil
+	}
+	switch indexes.Platforms {
+	case "none":
+		return func(*v1.Platform) bool { return false }
+	case "list":
+		return func(p *v1.Platform) bool {
+			for _, listed := range indexes.PlatformList {
+				if p != nil && p.OS == listed.OS && p.Architecture == listed.Architecture {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	return nil
+}
+
+// urlAllowed says where layers that are kept elsewhere may be: nil means anywhere.
+func urlAllowed(v config.Validation) func(string) bool {
+	urls := v.Manifests.URLs
+	if v.Disabled || len(urls.Allow)+len(urls.Deny) == 0 {
+		return nil
+	}
+	return func(url string) bool {
+		for _, deny := range urls.Deny {
+			if deny.MatchString(url) {
+				return false
+			}
+		}
+		for _, allow := range urls.Allow {
+			if allow.MatchString(url) {
+				return true
+			}
+		}
+		return len(urls.Allow) == 0
+	}
+}
+
+// listen opens the port, with TLS unless that is off.
+func listen(c config.HTTP, tlsDirectory string, log *slog.Logger) (net.Listener, error) {
+	settings, err := tls.Open(tls.Config{
+		Mode:          c.TLS.Mode,
+		Certificate:   c.TLS.Certificate,
+		Key:           c.TLS.Key,
+		Directory:     tlsDirectory,
+		Hosts:         c.TLS.Hosts,
+		MinimumTLS:    c.TLS.MinimumTLS,
+		CipherSuites:  c.TLS.CipherSuites,
+		HTTP2Disabled: c.HTTP2.Disabled,
+	}, log)
+	if err != nil {
+		return nil, err
+	}
+	if c.Net == "unix" {
+		if err := os.Remove(c.Addr); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("http.addr: %w", err)
+		}
+	}
+	listener, err := net.Listen(c.Net, c.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("http.addr: %w", err)
+	}
+	if settings == nil {
+		return listener, nil
+	}
+	return tls.NewListener(listener, settings), nil
+}
+
+func newServer(handler http.Handler, c *config.Config, log *slog.Logger) *http.Server {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelInfo),
+	}
+	if c.HTTP.H2C.Enabled {
+		server.Protocols = new(http.Protocols)
+		server.Protocols.SetHTTP1(true)
+		server.Protocols.SetUnencryptedHTTP2(true)
+	}
+	return server
+}
+
+// service is a server on a listener, and how long its requests have to finish when it stops.
+type service struct {
+	server   *http.Server
+	listener net.Listener
+	drain    time.Duration
+}
+
+// runServers serves and reaps until ctx ends or a server fails, and then drains the servers.
+func runServers(ctx context.Context, c *config.Config, s *stores, log *slog.Logger, services ...service) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	failures := make(chan error, len(services))
+	var running sync.WaitGroup
+	for _, one := range services {
+		running.Go(func() {
+			if err := one.server.Serve(one.listener); !errors.Is(err, http.ErrServerClosed) {
+				failures <- err
+				stop()
+			}
+		})
+	}
+	reaper := gc.New(gc.Config{
+		Metadata:    s.facts,
+		Blobs:       s.blobs,
+		Interval:    min(c.GC.Interval, time.Minute),
+		KeepUploads: !c.Storage.Maintenance.UploadPurging.Enabled,
+		Log:         log,
+	})
+	running.Go(func() { reaper.Run(ctx) })
+	<-ctx.Done()
+	for _, one := range services {
+		one.shutDown(log)
+	}
+	running.Wait()
+	close(failures)
+	return <-failures
+}
+
+// shutDown stops accepting, lets requests finish, and cuts off those that take too long.
+func (s service) shutDown(log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.drain)
+	defer cancel()
+	if err := s.server.Shutdown(ctx); err != nil {
+		log.Warn("requests were cut off", "draintimeout", s.drain)
+		_ = s.server.Close()
+	}
+}
+
+// greet tells the one who started the registry where it is and what to do next.
+func (s streams) greet(c *config.Config, addr net.Addr, directory string, l login) {
+	scheme := "https"
+	if c.HTTP.TLS.Mode == config.TLSOff {
+		scheme = "http"
+	}
+	fmt.Fprintf(s.out, "Berth %s\n", versionString())
+	if addr.Network() == "unix" {
+		fmt.Fprintf(s.out, "  listening  %s (%s)\n  data       %s\n", addr, scheme, directory)
+		return
+	}
+	host := reachableAs(addr)
+	fmt.Fprintf(s.out, "  listening  %s (%s://%s)\n", addr, scheme, host)
+	fmt.Fprintf(s.out, "  data       %s\n", directory)
+	if c.HTTP.TLS.Mode == config.TLSAuto {
+		fmt.Fprintf(s.out, "  trust      install %s on each client\n", filepath.Join(directory, "tls", "certificate.pem"))
+	}
+	fmt.Fprintf(s.out, "  next       %s\n", l.next(host))
+}
+
+// reachableAs is the name by which another machine most likely reaches the listener.
+func reachableAs(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+		host = "localhost"
+		if name, err := os.Hostname(); err == nil && name != "" {
+			host = strings.ToLower(name)
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
