@@ -124,20 +124,23 @@ func (s *Server) ping(ctx context.Context) error {
 	return resp.Body.Close()
 }
 
-// Transport returns a new transport that trusts the program's certificate, and speaks TLS 1.3 or nothing. A request that
-// expects 100-continue waits for it.
-func (s *Server) Transport() (*http.Transport, error) {
+// Transport returns a new transport to the program.
+func (s *Server) Transport() (*http.Transport, error) { return NewTransport(s.CA) }
+
+// NewTransport returns a transport that trusts the certificates of a PEM file, if one is named, and speaks TLS 1.3 or
+// nothing. A request that expects 100-continue waits for it.
+func NewTransport(ca string) (*http.Transport, error) {
 	t := &http.Transport{DisableCompression: true, ForceAttemptHTTP2: true, ExpectContinueTimeout: time.Minute}
-	if s.CA == "" {
+	if ca == "" {
 		return t, nil
 	}
-	pem, err := os.ReadFile(s.CA)
+	pem, err := os.ReadFile(ca)
 	if err != nil {
 		return nil, err
 	}
 	t.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS13}
 	if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("no certificate in %s", s.CA)
+		return nil, fmt.Errorf("no certificate in %s", ca)
 	}
 	return t, nil
 }
