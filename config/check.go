@@ -1,0 +1,203 @@
+package config
+
+import (
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// checkVersion looks at the version of a file's format before anything else is made of the file.
+func (l *loader) checkVersion() {
+	switch n := l.find("version"); {
+	case isNull(n):
+		l.fail(&yaml.Node{}, "version", "is missing: begin the file with the line version: 0.1")
+	case n.Value != "0.1":
+		l.fail(n, "version", "must be 0.1, the only version of the format")
+		n.Value = "0.1"
+	}
+}
+
+// check reports values that are of the right type but can't be used, alone or together.
+func (l *loader) check(c *Config) {
+	l.checkHTTP(&c.HTTP)
+	l.checkHeaders(c.HTTP.Headers)
+	l.checkTLS(&c.HTTP.TLS)
+	l.checkAuth(&c.Auth)
+	l.checkTimes(c)
+}
+
+// failAt reports a problem with a key, at the nearest section when the key itself is not there.
+func (l *loader) failAt(key, format string, args ...any) {
+	n, at := l.find(key), key
+	for n == nil && at != "" {
+		at = at[:max(0, strings.LastIndexByte(at, '.'))]
+		n = l.find(at)
+	}
+	l.fail(n, key, format, args...)
+}
+
+// unused notes that a key has no effect because of another one.
+func (l *loader) unused(key string) {
+	if n := l.find(key); n != nil && !inert(n) {
+		l.ignore(n, key)
+	}
+}
+
+func (l *loader) checkHTTP(h *HTTP) {
+	if h.Net == "unix" && h.Addr == "" {
+		l.failAt("http.addr", "must be the path of the socket when http.net is unix")
+	}
+	if h.Net == "tcp" && !validAddr(h.Addr) {
+		l.failAt("http.addr", "must be HOST:PORT or :PORT, such as :5000, not %q", clip(h.Addr))
+	}
+	if h.Host != "" && !validURL(h.Host) {
+		l.failAt("http.host", "must be a URL such as https://registry.example.com, without a user or a query")
+	}
+	if p := h.Prefix; p != "" && (p[0] != '/' || p[len(p)-1] != '/' || strings.ContainsAny(p, "?#% ") || controls(p)) {
+		l.failAt("http.prefix", "must begin and end with a slash, such as /registry/, not %q", clip(p))
+	}
+}
+
+func validAddr(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || port == "" || controls(host) {
+		return false
+	}
+	_, err = net.LookupPort("tcp", port)
+	return err == nil
+}
+
+func validURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil &&
+		u.RawQuery == "" && u.Fragment == ""
+}
+
+func controls(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+func (l *loader) checkHeaders(headers Headers) {
+	for name, values := range headers {
+		key := join("http.headers", name)
+		if !validHeader(name) {
+			l.failAt(key, "is not the name of an HTTP header")
+		}
+		for _, v := range values {
+			if controls(strings.ReplaceAll(v, "\t", " ")) {
+				l.failAt(key, "must not hold line breaks or control characters")
+			}
+		}
+	}
+}
+
+// validHeader reports whether a name is a token (RFC 9110, section 5.6.2).
+func validHeader(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	})
+}
+
+func (l *loader) checkTLS(t *TLS) {
+	const certificate, key = "http.tls.certificate", "http.tls.key"
+	switch {
+	case t.Mode == TLSFiles && t.Certificate == "" && t.Key == "":
+		l.failAt("http.tls.mode", "files needs %s and %s", certificate, key)
+	case t.Mode == TLSFiles && t.Certificate == "":
+		l.failAt(certificate, "is missing: %s is given, and one is of no use without the other", key)
+	case t.Mode == TLSFiles && t.Key == "":
+		l.failAt(key, "is missing: %s is given, and one is of no use without the other", certificate)
+	case t.Mode == TLSAuto && t.Certificate+t.Key != "":
+		l.failAt("http.tls.mode", "auto makes a certificate of its own: remove %s and %s, or set the mode to files",
+			certificate, key)
+	case t.Mode == TLSOff:
+		l.unused(certificate)
+		l.unused(key)
+	}
+	if t.Mode != TLSAuto {
+		l.unused("http.tls.hosts")
+	}
+	for _, host := range t.Hosts {
+		if !validHost(host) {
+			l.failAt("http.tls.hosts", "%q is neither a host name nor an address; leave out scheme and port", clip(host))
+		}
+	}
+	for _, name := range t.CipherSuites {
+		if !validCipherSuite(name) {
+			l.failAt("http.tls.ciphersuites", "%q is not a secure cipher suite of Go's crypto/tls", clip(name))
+		}
+	}
+}
+
+// validHost knows names as DNS has them, also with underscores, as container networks have them, and with a wildcard.
+func validHost(host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	if len(host) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(strings.TrimPrefix(host, "*."), ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || strings.ContainsFunc(label, notInLabel) {
+			return false
+		}
+	}
+	return true
+}
+
+func notInLabel(r rune) bool {
+	switch {
+	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_':
+		return false
+	}
+	return true
+}
+
+func validCipherSuite(name string) bool {
+	for _, suite := range tls.CipherSuites() {
+		if suite.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *loader) checkAuth(a *Auth) {
+	if a.Method == AuthHTPasswd && a.HTPasswd.Path == "" {
+		l.failAt("auth.htpasswd.path", "is missing: name the file that htpasswd -B writes")
+	}
+	if controls(a.HTPasswd.Realm) {
+		l.failAt("auth.htpasswd.realm", "must not hold line breaks or control characters")
+	}
+	// bcrypt reads no more than 72 bytes.
+	if len(a.InitialPassword) > 72 {
+		l.failAt("auth.initialpassword", "must not be longer than 72 bytes")
+	}
+	if a.Method != AuthInitial {
+		l.unused("auth.initialpassword")
+	}
+}
+
+// checkTimes reports zeros that would make a loop spin, or lose pushes and running downloads.
+func (l *loader) checkTimes(c *Config) {
+	purging := c.Storage.Maintenance.UploadPurging
+	for _, t := range []struct {
+		key   string
+		value time.Duration
+	}{
+		{"gc.interval", c.GC.Interval},
+		{"gc.lease", c.GC.Lease},
+		{"gc.grace", c.GC.Grace},
+		{"storage.maintenance.uploadpurging.age", purging.Age},
+		{"storage.maintenance.uploadpurging.interval", purging.Interval},
+	} {
+		if t.value == 0 {
+			l.failAt(t.key, "must be more than zero, such as 24h")
+		}
+	}
+}

@@ -1,0 +1,330 @@
+// Package config reads the registry's configuration: the YAML file of distribution's registry with Berth's own keys,
+// overridden by REGISTRY_* environment variables, into one typed struct.
+//
+// It guarantees that a Config which was returned without an error is complete (every default is filled in) and
+// consistent, and that nothing the file says was dropped in silence: an unknown key, a key given twice and a value of
+// the wrong type are errors, and so is a key that would change what is stored, served or allowed but that this version
+// does not have. Other keys without effect, and variables that begin with REGISTRY_ but belong to other programs, are
+// named in warnings. Secrets are never part of an error, of a warning or of the printed configuration.
+//
+// It does not look at the files, directories and addresses that a configuration names, except for those that hold a
+// secret (REGISTRY_…_FILE).
+//
+// It fails with an *Error that lists every problem at once, each with its line or variable, and never panics, whatever
+// the input.
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"regexp"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// PathVariable is the environment variable that names the configuration file when the command line does not.
+const PathVariable = "REGISTRY_CONFIGURATION_PATH"
+
+// Config is a whole configuration. Load and Parse make one; Default is one without a file.
+//
+// The tags are the schema: yaml names the key, oneof lists the values that a string may have, and choice lists the
+// keys of a section of which one is chosen, either by being there or as the section's only value.
+type Config struct {
+	// Version is the version of the file's format, always "0.1".
+	Version string `yaml:"version"`
+	Log     Log    `yaml:"log"`
+	// LogLevel is distribution's old name of log.level. Load moves it there.
+	LogLevel   string     `yaml:"loglevel,omitempty" oneof:"debug info warn error"`
+	HTTP       HTTP       `yaml:"http"`
+	Storage    Storage    `yaml:"storage"`
+	Metadata   Metadata   `yaml:"metadata,omitempty"`
+	Auth       Auth       `yaml:"auth"`
+	GC         GC         `yaml:"gc"`
+	Validation Validation `yaml:"validation"`
+	Catalog    Catalog    `yaml:"catalog"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	// Level is the least important level that is logged.
+	Level string `yaml:"level" oneof:"debug info warn error"`
+	// Formatter is the form of a log line. logstash is written as json.
+	Formatter string `yaml:"formatter" oneof:"text json logstash"`
+	// Fields are added to every line.
+	Fields    map[string]string `yaml:"fields,omitempty"`
+	AccessLog AccessLog         `yaml:"accesslog,omitempty"`
+}
+
+// MinLevel returns Level for package slog.
+func (l Log) MinLevel() slog.Level {
+	var level slog.Level
+	// Level is one of the names that slog knows; the zero value of level, info, stands for the zero value of Log.
+	_ = level.UnmarshalText([]byte(l.Level))
+	return level
+}
+
+// AccessLog is about the line that is logged for each request.
+type AccessLog struct {
+	Disabled bool `yaml:"disabled,omitempty"`
+}
+
+// HTTP says where and how the registry is served.
+type HTTP struct {
+	// Net is the kind of Addr: tcp, or unix for the path of a socket.
+	Net string `yaml:"net" oneof:"tcp unix"`
+	// Addr is where the server listens: HOST:PORT or a path.
+	Addr string `yaml:"addr"`
+	// Host is the absolute URL under which clients reach the registry; empty when unknown.
+	Host string `yaml:"host,omitempty"`
+	// Prefix is the path under which /v2/ is served, with a slash at either end; empty means the root.
+	Prefix string `yaml:"prefix,omitempty"`
+	// RelativeURLs is nil when the file does not say whether a Location is relative.
+	RelativeURLs *bool `yaml:"relativeurls,omitempty"`
+	// DrainTimeout is how long a stopping server waits for its requests.
+	DrainTimeout time.Duration `yaml:"draintimeout"`
+	// Headers are added to every answer.
+	Headers Headers `yaml:"headers,omitempty"`
+	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	TrustedProxies []Network `yaml:"trustedproxies,omitempty"`
+	TLS            TLS       `yaml:"tls"`
+	HTTP2          HTTP2     `yaml:"http2,omitempty"`
+	H2C            H2C       `yaml:"h2c,omitempty"`
+}
+
+// Headers maps names of HTTP headers, in any case, to their values.
+type Headers map[string][]string
+
+// HTTP2 is about HTTP/2 over TLS.
+type HTTP2 struct {
+	Disabled bool `yaml:"disabled,omitempty"`
+}
+
+// H2C is about HTTP/2 without TLS.
+type H2C struct {
+	Enabled bool `yaml:"enabled,omitempty"`
+}
+
+// The values of TLS.Mode.
+const (
+	TLSAuto  = "auto"  // a certificate of the registry's own CA
+	TLSFiles = "files" // TLS.Certificate and TLS.Key
+	TLSOff   = "off"   // plain HTTP
+)
+
+// TLS says how connections are secured.
+type TLS struct {
+	// Mode is TLSAuto, TLSFiles or TLSOff, never empty.
+	Mode string `yaml:"mode" oneof:"auto files off"`
+	// Certificate and Key are paths of PEM files. Both are set when Mode is TLSFiles.
+	Certificate string `yaml:"certificate,omitempty"`
+	Key         string `yaml:"key,omitempty"`
+	// Hosts are the names and addresses that an automatic certificate is made for, besides those that the registry
+	// finds by itself.
+	Hosts []string `yaml:"hosts,omitempty"`
+	// MinimumTLS is the oldest protocol version that is spoken.
+	MinimumTLS string `yaml:"minimumtls" oneof:"tls1.2 tls1.3"`
+	// CipherSuites are names of crypto/tls, for TLS 1.2 only; empty means Go's choice.
+	CipherSuites []string `yaml:"ciphersuites,omitempty"`
+}
+
+// Storage says where the bytes of blobs are kept.
+type Storage struct {
+	// Driver is the backend that was configured: filesystem, or empty when the configuration names none, which means
+	// filesystem too.
+	Driver      string      `yaml:"-" choice:"filesystem"`
+	FileSystem  FileSystem  `yaml:"filesystem"`
+	Delete      Delete      `yaml:"delete"`
+	Redirect    Redirect    `yaml:"redirect,omitempty"`
+	Maintenance Maintenance `yaml:"maintenance"`
+}
+
+// FileSystem is the backend that keeps blobs in a directory.
+type FileSystem struct {
+	// RootDirectory is empty when the configuration leaves the choice to the command.
+	RootDirectory string `yaml:"rootdirectory,omitempty"`
+	// MinFree is the free space below which pushes are refused.
+	MinFree Size `yaml:"minfree"`
+}
+
+// Delete is about clients' deletes.
+type Delete struct {
+	// Enabled is true unless the configuration says otherwise (distribution's default is false).
+	Enabled bool `yaml:"enabled"`
+}
+
+// Redirect is about answering a read with the URL of the backend. The filesystem backend never does.
+type Redirect struct {
+	Disable bool `yaml:"disable,omitempty"`
+}
+
+// Maintenance is about what the registry does by itself.
+type Maintenance struct {
+	UploadPurging UploadPurging `yaml:"uploadpurging"`
+	ReadOnly      ReadOnly      `yaml:"readonly,omitempty"`
+}
+
+// ReadOnly is about refusing every write.
+type ReadOnly struct {
+	Enabled bool `yaml:"enabled,omitempty"`
+}
+
+// UploadPurging is about uploads that nobody goes on with.
+type UploadPurging struct {
+	Enabled bool `yaml:"enabled"`
+	// Age is how long an upload is kept after its last request.
+	Age time.Duration `yaml:"age"`
+	// Interval is the time between two purges.
+	Interval time.Duration `yaml:"interval"`
+	// DryRun keeps every upload, as if Enabled were false.
+	DryRun bool `yaml:"dryrun,omitempty"`
+}
+
+// Metadata says where the facts are kept.
+type Metadata struct {
+	SQLite SQLite `yaml:"sqlite,omitempty"`
+}
+
+// SQLite is the embedded database.
+type SQLite struct {
+	// Path is the database's file; empty means beside the blobs.
+	Path string `yaml:"path,omitempty"`
+}
+
+// The values of Auth.Method.
+const (
+	AuthInitial  = ""         // one user, admin, with Auth.InitialPassword or a generated password
+	AuthHTPasswd = "htpasswd" // the users of Auth.HTPasswd.Path
+	AuthNone     = "none"     // everybody may do everything
+)
+
+// Auth says who may use the registry.
+type Auth struct {
+	// Method is AuthInitial, AuthHTPasswd or AuthNone.
+	Method   string   `yaml:"-" choice:"htpasswd none"`
+	HTPasswd HTPasswd `yaml:"htpasswd"`
+	// InitialPassword is the password of admin when Method is AuthInitial; empty means that one is generated.
+	InitialPassword Secret `yaml:"initialpassword,omitempty"`
+}
+
+// MarshalYAML leaves out the methods that are not in use.
+func (a Auth) MarshalYAML() (any, error) {
+	switch a.Method {
+	case AuthNone:
+		return AuthNone, nil
+	case AuthHTPasswd:
+		return map[string]any{AuthHTPasswd: a.HTPasswd}, nil
+	}
+	return map[string]any{"initialpassword": a.InitialPassword}, nil
+}
+
+// HTPasswd is a file of users and bcrypt hashes.
+type HTPasswd struct {
+	Realm string `yaml:"realm"`
+	// Path is set when Auth.Method is AuthHTPasswd.
+	Path string `yaml:"path"`
+}
+
+// GC is about online garbage collection.
+type GC struct {
+	// Interval is the longest time between two rounds of the collector.
+	Interval time.Duration `yaml:"interval"`
+	// Lease is how long content that nothing references stays after it was pushed or asked for.
+	Lease time.Duration `yaml:"lease"`
+	// Grace is how long bytes stay after the last row that named them is gone.
+	Grace time.Duration `yaml:"grace"`
+}
+
+// Validation says which manifests are accepted.
+type Validation struct {
+	// Disabled turns the rest of the section off.
+	Disabled  bool                `yaml:"disabled,omitempty"`
+	Manifests ManifestsValidation `yaml:"manifests"`
+}
+
+// ManifestsValidation is about what manifests refer to.
+type ManifestsValidation struct {
+	URLs    URLs    `yaml:"urls,omitempty"`
+	Indexes Indexes `yaml:"indexes"`
+}
+
+// URLs restricts the URLs of layers that are kept elsewhere.
+type URLs struct {
+	Allow []*regexp.Regexp `yaml:"allow,omitempty"`
+	Deny  []*regexp.Regexp `yaml:"deny,omitempty"`
+}
+
+// Indexes says which images of an index must be in the repository before it.
+type Indexes struct {
+	// Platforms is all, none, or list for those of PlatformList.
+	Platforms    string     `yaml:"platforms" oneof:"all none list"`
+	PlatformList []Platform `yaml:"platformlist,omitempty"`
+}
+
+// Platform is what an image runs on.
+type Platform struct {
+	OS           string `yaml:"os"`
+	Architecture string `yaml:"architecture"`
+}
+
+// Catalog is about the list of all repositories.
+type Catalog struct {
+	// MaxEntries is the largest page, at least 1.
+	MaxEntries int `yaml:"maxentries"`
+}
+
+// Default returns the configuration of a registry without a file and without variables.
+func Default() *Config {
+	c := defaults()
+	c.settle()
+	return c
+}
+
+// defaults returns what a file may override. What depends on other keys is left to settle.
+func defaults() *Config {
+	const day = 24 * time.Hour
+	return &Config{
+		Version: "0.1",
+		Log:     Log{Level: "info", Formatter: "text"},
+		HTTP:    HTTP{Net: "tcp", DrainTimeout: 30 * time.Second, TLS: TLS{MinimumTLS: "tls1.2"}},
+		Storage: Storage{
+			FileSystem:  FileSystem{MinFree: 256 << 20},
+			Delete:      Delete{Enabled: true},
+			Maintenance: Maintenance{UploadPurging: UploadPurging{Enabled: true, Age: 7 * day, Interval: day}},
+		},
+		Auth:       Auth{HTPasswd: HTPasswd{Realm: "Registry"}},
+		GC:         GC{Interval: time.Minute, Lease: day, Grace: day},
+		Validation: Validation{Manifests: ManifestsValidation{Indexes: Indexes{Platforms: "all"}}},
+		Catalog:    Catalog{MaxEntries: 1000},
+	}
+}
+
+// settle fills in the defaults that depend on other keys.
+func (c *Config) settle() {
+	if c.HTTP.Addr == "" && c.HTTP.Net == "tcp" {
+		c.HTTP.Addr = ":5000"
+	}
+	if c.HTTP.TLS.Mode == "" {
+		c.HTTP.TLS.Mode = TLSAuto
+		if c.HTTP.TLS.Certificate != "" || c.HTTP.TLS.Key != "" {
+			c.HTTP.TLS.Mode = TLSFiles
+		}
+	}
+	if c.Catalog.MaxEntries < 1 {
+		c.Catalog.MaxEntries = 1000
+	}
+}
+
+// Write prints the configuration as YAML that Load reads again, except that secrets are masked.
+func (c *Config) Write(w io.Writer) error {
+	e := yaml.NewEncoder(w)
+	e.SetIndent(2)
+	if err := e.Encode(c); err != nil {
+		return fmt.Errorf("print configuration: %w", err)
+	}
+	if err := e.Close(); err != nil {
+		return fmt.Errorf("print configuration: %w", err)
+	}
+	return nil
+}

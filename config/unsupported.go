@@ -1,0 +1,176 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// row is a key that is known but that this version does not act on. What belongs to it is not looked at.
+type row struct {
+	// key is the dotted key; everything below it belongs to it.
+	key string
+	// value limits the row to one value of the key.
+	value string
+	// below lists the keys below it that a variable may name; others are taken for variables of other programs.
+	below string
+	// refused is set when the key would change what is stored, served or allowed. Other keys are only warned about.
+	refused bool
+	// kind is set when the key is a choice of its section (see Config), even when it is empty.
+	kind bool
+	// note says what to do instead. Only refused rows have one.
+	note string
+}
+
+// unsupported is the table of known keys that this version does not have. Once it has one, its row goes and a field of
+// Config takes its place.
+func unsupported() []row {
+	const s3 = "accesskey secretkey sessiontoken bucket region regionendpoint forcepathstyle encrypt keyid secure " +
+		"skipverify v4auth chunksize multipartcopychunksize multipartcopymaxconcurrency multipartcopythresholdsize " +
+		"multipartcombinesmallpart rootdirectory storageclass objectacl usedualstack accelerate useragent loglevel " +
+		"memory checksum"
+	const filesystem = "use storage.filesystem"
+	const initial = "remove it; use auth.htpasswd, or leave the auth section out to get a user admin"
+	const remove = "remove it"
+	return []row{
+		// Berth's own keys.
+		{key: "access", refused: true, note: "remove it; every user may do everything"},
+		{key: "auth.tokens", below: "refresh", refused: true, note: remove},
+		{key: "gc.rate"},
+		{key: "groups", refused: true, note: remove},
+		{key: "http.tls.auto", below: "certificate key", refused: true, note: "set http.tls.certificate and http.tls.key"},
+		{key: "http.tls.learn", refused: true, note: "list the names in http.tls.hosts"},
+		{key: "http.tls.mode", value: "acme", refused: true, note: "set it to auto or files"},
+		{key: "immutability", refused: true, note: remove},
+		{key: "indexes", refused: true, note: "see validation.manifests.indexes"},
+		{key: "metadata.postgres", below: "dsn", refused: true, note: "use metadata.sqlite.path"},
+		{key: "policy", below: "repository", refused: true, note: remove},
+		{key: "quota", refused: true, note: remove},
+		{key: "retention", refused: true, note: "remove it; untagged manifests are kept"},
+		{key: "trash", below: "retain", refused: true, note: "remove it; what is deleted is gone after gc.grace"},
+
+		// Distribution's storage.
+		{key: "storage.s3", below: s3, kind: true, refused: true, note: filesystem},
+		{key: "storage.s3aws", below: s3, kind: true, refused: true, note: filesystem},
+		{key: "storage.azure", below: "accountname accountkey container realm rootdirectory credentials", kind: true,
+			refused: true, note: filesystem},
+		{key: "storage.gcs", below: "bucket keyfile rootdirectory chunksize credentials", kind: true, refused: true,
+			note: filesystem},
+		{key: "storage.swift", below: "username password authurl tenant tenantid domain domainid region container prefix " +
+			"chunksize insecureskipverify endpointtype trustid", kind: true, refused: true, note: filesystem},
+		{key: "storage.oss", below: "accesskeyid accesskeysecret region bucket endpoint internal encrypt secure " +
+			"chunksize rootdirectory", kind: true, refused: true, note: filesystem},
+		{key: "storage.inmemory", kind: true, refused: true, note: "use storage.filesystem on a tmpfs"},
+		{key: "storage.cache", below: "blobdescriptor blobdescriptorsize layerinfo disk"},
+		{key: "storage.filesystem.maxthreads"},
+		{key: "storage.tag", below: "concurrencylimit"},
+
+		// Distribution's access control and TLS.
+		{key: "auth.token", below: "realm service issuer rootcertbundle autoredirect autoredirectpath signingalgorithms " +
+			"jwks", kind: true, refused: true, note: initial},
+		{key: "auth.silly", below: "realm service", kind: true, refused: true, note: initial},
+		{key: "http.tls.clientcas", refused: true, note: "remove it; client certificates are not checked"},
+		{key: "http.tls.clientauth"},
+		{key: "http.tls.letsencrypt", below: "cachefile email hosts directoryurl", refused: true,
+			note: "set http.tls.certificate and http.tls.key, or leave both out to get a certificate of the registry's own CA"},
+
+		// The rest of distribution's keys.
+		{key: "compatibility.schema1.enabled", refused: true, note: "remove it; convert schema 1 images before you move them"},
+		{key: "compatibility.schema1.signingkeyfile"},
+		{key: "health", below: "storagedriver file http tcp"},
+		{key: "http.debug", below: "addr prometheus"},
+		{key: "http.secret"},
+		{key: "log.hooks"},
+		{key: "log.reportcaller"},
+		{key: "middleware", below: "registry repository storage", refused: true, note: remove},
+		{key: "notifications", below: "endpoints events"},
+		{key: "proxy", below: "remoteurl username password ttl exec remotenamespace cachewritetimeout", refused: true,
+			note: "remove it; this version is no pull-through cache"},
+		{key: "redis", below: "addr addrs username password db tls dialtimeout readtimeout writetimeout pool poolsize " +
+			"maxidleconns connmaxidletime clientname sentinelusername sentinelpassword mastername"},
+		{key: "reporting", below: "bugsnag newrelic"},
+		{key: "validation.enabled"},
+	}
+}
+
+// apply refuses or ignores a key of the table, unless it asks for nothing.
+func (l *loader) apply(r row, n *yaml.Node) {
+	switch {
+	case !r.kind && inert(n):
+	case !r.refused:
+		l.ignore(n, r.key)
+	case r.value != "":
+		l.fail(n, r.key, "this version does not have %s: %s", r.value, r.note)
+	default:
+		l.fail(n, r.key, "this version does not have it: %s", r.note)
+	}
+}
+
+// inert reports whether a value asks for nothing: null, false, empty, or made of such values.
+func inert(n *yaml.Node) bool {
+	switch n.Kind {
+	case yaml.MappingNode:
+		for _, v := range pairs(n) {
+			if !inert(v) {
+				return false
+			}
+		}
+		return true
+	case yaml.SequenceNode:
+		for _, v := range n.Content {
+			if !inert(v) {
+				return false
+			}
+		}
+		return true
+	}
+	b, err := parseBool(n.Value)
+	return isNull(n) || n.Value == "" || err == nil && !b
+}
+
+// rowAt returns the row of a key with a value.
+func (l *loader) rowAt(key string, n *yaml.Node) (row, bool) {
+	for _, r := range l.rows {
+		if r.key == key && (r.value == "" || n.Kind == yaml.ScalarNode && strings.EqualFold(n.Value, r.value)) {
+			return r, true
+		}
+	}
+	return row{}, false
+}
+
+// leadsToRow reports whether a key is a section on the way to a row.
+func (l *loader) leadsToRow(key string) bool {
+	for _, r := range l.rows {
+		if strings.HasPrefix(r.key, key+".") {
+			return true
+		}
+	}
+	return false
+}
+
+// rowOf returns the row that a variable belongs to.
+func (l *loader) rowOf(path []string) (row, bool) {
+	key := strings.Join(path, ".")
+	for _, r := range l.rows {
+		if r.value == "" && (key == r.key || strings.HasPrefix(key, r.key+".") && r.covers(key[len(r.key)+1:])) {
+			return r, true
+		}
+	}
+	return row{}, false
+}
+
+// covers reports whether a variable may name what is below a row's key: an item of a list, a key that the row lists or
+// something of that key, or the file of a secret.
+func (r row) covers(rest string) bool {
+	first, _, _ := strings.Cut(rest, ".")
+	if _, err := strconv.ParseUint(first, 10, 31); err == nil || rest == "file" && r.key == "http.secret" {
+		return true
+	}
+	for name := range strings.FieldsSeq(r.below) {
+		if first == name {
+			return true
+		}
+	}
+	return false
+}

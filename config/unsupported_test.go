@@ -1,0 +1,69 @@
+package config
+
+import (
+	"maps"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// TestTable keeps the table of unsupported keys honest: no row repeats or hides a key of the schema or another row, and
+// refused rows say what to do.
+func TestTable(t *testing.T) {
+	schema := make(map[string]bool)
+	for _, key := range knownKeys(reflect.TypeFor[Config](), "", nil) {
+		schema[key] = true
+	}
+	seen := make(map[string]bool)
+	for _, r := range unsupported() {
+		if schema[r.key] != (r.value != "") {
+			t.Errorf("%s: only a row of one value may share its key with the schema", r.key)
+		}
+		if seen[r.key] {
+			t.Errorf("%s is there twice", r.key)
+		}
+		if r.refused != (r.note != "") {
+			t.Errorf("%s: a refused row needs a note, another has none", r.key)
+		}
+		seen[r.key] = true
+	}
+	for key := range maps.Keys(seen) {
+		for other := range maps.Keys(seen) {
+			if strings.HasPrefix(key, other+".") {
+				t.Errorf("%s is hidden by %s", key, other)
+			}
+		}
+	}
+}
+
+func TestUnsupported(t *testing.T) {
+	for name, tt := range map[string]struct{ file, problem, warning string }{
+		"s3":           {file: s3File[len("version: 0.1\n"):], problem: "r.yml:4: storage.s3: this version does not have it: use storage.filesystem"},
+		"s3 by name":   {file: "storage: s3", problem: "r.yml:2: storage.s3: this version does not have it: use storage.filesystem"},
+		"in memory":    {file: "storage: {inmemory: }", problem: "r.yml:2: storage.inmemory: this version does not have it: use storage.filesystem on a tmpfs"},
+		"proxy":        {file: "proxy:\n  remoteurl: https://registry-1.docker.io", problem: "r.yml:3: proxy: this version does not have it"},
+		"token":        {file: "auth: {token: {realm: a}}", problem: "r.yml:2: auth.token: this version does not have it"},
+		"acme":         {file: "http: {tls: {mode: acme}}", problem: "r.yml:2: http.tls.mode: this version does not have acme: set it to auto or files"},
+		"letsencrypt":  {file: "http: {tls: {letsencrypt: {hosts: [a.example]}}}", problem: "r.yml:2: http.tls.letsencrypt: this version does not have it"},
+		"client CAs":   {file: "http: {tls: {clientcas: [a.pem]}}", problem: "r.yml:2: http.tls.clientcas: this version does not have it"},
+		"postgres":     {file: "metadata: {postgres: {dsn: x}}", problem: "r.yml:2: metadata.postgres: this version does not have it: use metadata.sqlite.path"},
+		"access":       {file: "access: [{a: b}]", problem: "r.yml:2: access: this version does not have it"},
+		"retention":    {file: "retention: [{a: b}]", problem: "r.yml:2: retention: this version does not have it"},
+		"middleware":   {file: "middleware: {storage: [{name: redirect}]}", problem: "r.yml:2: middleware: this version does not have it"},
+		"schema 1":     {file: "compatibility: {schema1: {enabled: true}}", problem: "r.yml:2: compatibility.schema1.enabled: this version does not have it"},
+		"ignored":      {file: "redis: {addr: a:1}\nnotifications: {endpoints: [{name: a}]}\nhttp: {secret: b}", warning: "these settings have no effect here: redis (r.yml:2), notifications (r.yml:3), http.secret (r.yml:4)"},
+		"unused files": {file: "http: {tls: {mode: off, certificate: a, key: b, hosts: [c]}}", warning: "these settings have no effect here: http.tls.certificate (r.yml:2), http.tls.key (r.yml:2), http.tls.hosts (r.yml:2)"},
+		"unused password": {file: "auth: {none: , initialpassword: a}",
+			warning: "these settings have no effect here: auth.initialpassword (r.yml:2)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, warnings, err := parse(t, "version: 0.1\n"+tt.file)
+			if tt.problem == "" && err != nil || tt.problem != "" && (err == nil || !strings.Contains(err.Error(), tt.problem)) {
+				t.Errorf("got  %v\nwant %s", err, tt.problem)
+			}
+			if strings.Join(warnings, "\n") != tt.warning {
+				t.Errorf("warnings are %q", warnings)
+			}
+		})
+	}
+}
