@@ -1,0 +1,196 @@
+package registry_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"berth/registry"
+	"berth/registry/fsck"
+	"berth/registry/gc"
+	"berth/storage"
+	"berth/storage/filesystem"
+	"berth/storage/metadata"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// fixture is a registry over real stores in a temporary directory.
+type fixture struct {
+	*registry.Service
+	blobs storage.Blobs
+	facts *metadata.Store
+}
+
+func newFixture(t testing.TB) *fixture {
+	t.Helper()
+	directory := t.TempDir()
+	blobs := openBlobs(t, filesystem.Config{Root: directory})
+	f := assemble(blobs, openFacts(t, metadata.Config{Path: filepath.Join(directory, "metadata.sqlite")}), registry.Config{})
+	t.Cleanup(func() {
+		f.checkClean(t)
+		if err := f.facts.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return f
+}
+
+func openBlobs(t testing.TB, c filesystem.Config) *filesystem.Store {
+	t.Helper()
+	blobs, err := filesystem.Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return blobs
+}
+
+func openFacts(t testing.TB, c metadata.Config) *metadata.Store {
+	t.Helper()
+	facts, err := metadata.Open(context.Background(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return facts
+}
+
+func assemble(blobs storage.Blobs, facts *metadata.Store, c registry.Config) *fixture {
+	c.Blobs, c.Metadata = blobs, facts
+	return &fixture{Service: registry.New(c), blobs: blobs, facts: facts}
+}
+
+// restart is the registry as another process would find it: nothing but the stores is the same.
+func (f *fixture) restart() *fixture { return assemble(f.blobs, f.facts, registry.Config{}) }
+
+// checkClean fails the test when fsck finds something.
+func (f *fixture) checkClean(t testing.TB) fsck.Report {
+	t.Helper()
+	report, err := fsck.Check(context.Background(), fsck.Config{Metadata: f.facts, Blobs: f.blobs, Rehash: true})
+	if err != nil {
+		t.Errorf("fsck: %v", err)
+	}
+	for _, finding := range report.Findings {
+		t.Errorf("fsck: %s: %s", finding.Subject, finding.Problem)
+	}
+	return report
+}
+
+// reap deletes everything that is dead.
+func (f *fixture) reap(t testing.TB) gc.Report {
+	t.Helper()
+	report, err := gc.New(gc.Config{Metadata: f.facts, Blobs: f.blobs}).Round(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+// chunk is a piece of an upload that goes wherever the upload ends.
+func chunk(content []byte) registry.Chunk {
+	return registry.Chunk{Body: io.NopCloser(bytes.NewReader(content)), Offset: -1, Length: int64(len(content))}
+}
+
+func (f *fixture) push(t testing.TB, repository string, content []byte) v1.Descriptor {
+	t.Helper()
+	d, err := f.PushBlob(t.Context(), repository, digest.FromBytes(content), chunk(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// read returns the bytes of a blob.
+func (f *fixture) read(t testing.TB, repository string, d digest.Digest) []byte {
+	t.Helper()
+	b, err := f.OpenBlob(t.Context(), repository, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	content, err := io.ReadAll(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// config is an image config for a platform.
+func config(os, architecture string) []byte {
+	return fmt.Appendf(nil, `{"os":%q,"architecture":%q,"created":"2026-01-02T03:04:05Z","rootfs":{"type":"layers","diff_ids":[]}}`, os, architecture)
+}
+
+func encode(t testing.TB, document any) []byte {
+	t.Helper()
+	body, err := json.Marshal(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// image makes an image manifest of a pushed config and layers.
+func (f *fixture) image(t testing.TB, repository string, config []byte, layers ...[]byte) []byte {
+	t.Helper()
+	m := v1.Manifest{MediaType: v1.MediaTypeImageManifest, Config: f.push(t, repository, config), Layers: []v1.Descriptor{}}
+	m.SchemaVersion = 2
+	m.Config.MediaType = v1.MediaTypeImageConfig
+	for _, layer := range layers {
+		d := f.push(t, repository, layer)
+		d.MediaType = v1.MediaTypeImageLayer
+		m.Layers = append(m.Layers, d)
+	}
+	return encode(t, m)
+}
+
+func (f *fixture) put(t testing.TB, repository, reference, mediaType string, body []byte) registry.ManifestPushed {
+	t.Helper()
+	ref, err := registry.ParseReference(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed, err := f.PutManifest(t.Context(), repository, registry.ManifestPush{Reference: ref, MediaType: mediaType, Body: body})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pushed
+}
+
+func ref(t testing.TB, s string) registry.Reference {
+	t.Helper()
+	r, err := registry.ParseReference(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// eventually waits until done reports true: for what another goroutine does.
+func eventually(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// pages collects a list page by page.
+func pages(t testing.TB, n int, list func(context.Context, registry.Page) ([]string, bool, error)) (all []string) {
+	t.Helper()
+	for page, more := (registry.Page{N: n}), true; more; page.Last = all[len(all)-1] {
+		var names []string
+		var err error
+		names, more, err = list(t.Context(), page)
+		if err != nil || more && len(names) != n {
+			t.Fatalf("page after %q: %v, more %t, %v", page.Last, names, more, err)
+		}
+		all = append(all, names...)
+	}
+	return all
+}
