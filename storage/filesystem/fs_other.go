@@ -1,0 +1,9 @@
+//go:build !linux
+
+package filesystem
+
+const openFlags = 0
+
+func freeBytes(string) (int64, error) { return unlimited, nil }
+
+func startWriteBack(File, int64, int64) {}
