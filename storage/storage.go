@@ -46,10 +46,12 @@ type Object struct {
 type Blobs interface {
 	// Write opens the object of a checkpoint to append to it, after dropping whatever an earlier writer left behind
 	// its Size. A Checkpoint with nothing but a Key begins a new object. It fails with ErrNoSpace when the backend is
-	// full, and with ErrNotFound when Size is above zero and the object holds less than that.
+	// full, and with ErrNotFound when Size is above zero and the object holds less than that. The writer may use ctx
+	// until it is closed.
 	Write(ctx context.Context, from Checkpoint) (Writer, error)
-	// Complete makes the object of a checkpoint readable under its Key; until then only Write finds it. Completing
-	// again what is complete does nothing.
+	// Complete makes the object of a checkpoint readable under its Key; whether Open finds it before is up to the
+	// backend. What was written behind the checkpoint is dropped. Completing again what is complete does nothing. It
+	// fails with ErrNotFound when the object holds less than Size.
 	Complete(ctx context.Context, c Checkpoint) error
 	// Open reads a complete object of size bytes. It fails with ErrNotFound. Reads that follow may fail for any
 	// reason of the backend.
@@ -59,9 +61,9 @@ type Blobs interface {
 	Delete(ctx context.Context, key string) error
 }
 
-// Writer appends to one object.
+// Writer appends to one object. After an error of Write or Checkpoint it can only be closed.
 type Writer interface {
-	// Write appends p. After an error the writer can only be closed.
+	// Write appends p.
 	io.Writer
 	// Checkpoint makes everything that was written durable and says so. Writing may go on afterwards.
 	Checkpoint(ctx context.Context) (Checkpoint, error)
