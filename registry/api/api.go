@@ -58,45 +58,22 @@ type Authenticator interface {
 }
 
 type handler struct {
-	service    *registry.Service
-	auth       Authenticator
-	hint       string
-	log        *slog.Logger
-	accessLog  bool
-	origin     string
-	absolute   bool
-	prefix     string
-	headers    http.Header
-	proxies    []netip.Prefix
-	noDelete   bool
-	readOnly   bool
-	catalogMax int
-	buffers    sync.Pool
+	Config
+	// buffers are for copying, one for each running download.
+	buffers sync.Pool
 }
 
 // New returns the handler of a registry: the API below /v2/, a line for people at /, and 404 for everything else.
 func New(c Config) http.Handler {
-	h := &handler{
-		service:    c.Service,
-		auth:       c.Auth,
-		hint:       c.AuthHint,
-		log:        c.Log,
-		accessLog:  c.AccessLog,
-		origin:     strings.TrimRight(c.Host, "/"),
-		absolute:   c.AbsoluteURLs,
-		prefix:     strings.TrimRight("/"+strings.Trim(c.Prefix, "/"), "/"),
-		headers:    c.Headers.Clone(),
-		proxies:    c.TrustedProxies,
-		noDelete:   c.DeleteDisabled,
-		readOnly:   c.ReadOnly,
-		catalogMax: c.CatalogMax,
+	c.Host = strings.TrimRight(c.Host, "/")
+	c.Prefix = strings.TrimRight("/"+strings.Trim(c.Prefix, "/"), "/")
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if h.log == nil {
-		h.log = slog.New(slog.DiscardHandler)
+	if c.CatalogMax <= 0 {
+		c.CatalogMax = 1000
 	}
-	if h.catalogMax <= 0 {
-		h.catalogMax = 1000
-	}
+	h := &handler{Config: c}
 	h.buffers.New = func() any { return new([copyBuffer]byte) }
 	return h
 }
@@ -115,18 +92,18 @@ type call struct {
 // ServeHTTP answers a request and writes its access line.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{target: target{kind: kindNone}, w: &response{ResponseWriter: w}, r: r, id: newRequestID()}
-	if h.accessLog {
+	if h.AccessLog {
 		defer h.logAccess(c, time.Now())
 	}
 	h.setHeaders(c)
-	path, ok := strings.CutPrefix(r.URL.EscapedPath(), h.prefix)
+	path, ok := strings.CutPrefix(r.URL.EscapedPath(), h.Prefix)
 	switch {
 	case ok && path == "/v2":
 		h.redirect(c)
 	case ok && strings.HasPrefix(path, "/v2/"):
 		h.serveAPI(c, path)
 	case ok && path == "/":
-		writeBody(c, http.StatusOK, "text/plain; charset=utf-8", []byte("Berth, an OCI registry. Its API is at "+h.prefix+"/v2/.\n"))
+		writeBody(c, http.StatusOK, "text/plain; charset=utf-8", []byte("Berth, an OCI registry. Its API is at "+h.Prefix+"/v2/.\n"))
 	default:
 		h.fail(c, errNotFound)
 	}
@@ -137,7 +114,7 @@ func (h *handler) setHeaders(c *call) {
 	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("X-Request-Id", c.id)
-	for name, values := range h.headers {
+	for name, values := range h.Headers {
 		header[name] = values
 	}
 }
@@ -193,17 +170,17 @@ func (h *handler) serve(c *call) error {
 	case kindUpload:
 		return h.serveUpload(c)
 	}
-	writeBody(c, http.StatusOK, "application/json", []byte("{}"))
+	writeBody(c, http.StatusOK, contentJSON, []byte("{}"))
 	return nil
 }
 
 // location returns the URL of a path of the API for a Location header.
 func (h *handler) location(r *http.Request, path string) string {
-	origin := h.origin
-	if origin == "" && h.absolute {
+	origin := h.Host
+	if origin == "" && h.AbsoluteURLs {
 		origin = requestOrigin(r)
 	}
-	return origin + h.prefix + path
+	return origin + h.Prefix + path
 }
 
 // requestOrigin is the origin that a client sees. What a proxy says of it needs no trust: it comes back to the client

@@ -31,10 +31,10 @@ func (c *call) action() action {
 
 // authenticate finds out who asks.
 func (h *handler) authenticate(c *call) error {
-	if h.auth == nil {
+	if h.Auth == nil {
 		return nil
 	}
-	user, ok := h.auth.Authenticate(c.r)
+	user, ok := h.Auth.Authenticate(c.r)
 	if !ok {
 		return h.unauthorized()
 	}
@@ -43,20 +43,20 @@ func (h *handler) authenticate(c *call) error {
 }
 
 func (h *handler) unauthorized() error {
-	if h.hint == "" {
+	if h.AuthHint == "" {
 		return registry.ErrUnauthorized
 	}
-	return registry.ErrUnauthorized.Withf("%s: %s", registry.ErrUnauthorized.Message, h.hint)
+	return registry.ErrUnauthorized.Withf("%s: %s", registry.ErrUnauthorized.Message, h.AuthHint)
 }
 
 // authorize decides whether the request may do what it asks for.
 func (h *handler) authorize(c *call) error {
 	a := c.action()
 	switch {
-	case a != actionPull && h.readOnly:
+	case a != actionPull && h.ReadOnly:
 		c.w.Header().Set("Allow", "GET, HEAD, OPTIONS")
 		return registry.ErrUnsupported.Withf("the registry is read-only")
-	case a == actionDelete && h.noDelete:
+	case a == actionDelete && h.DeleteDisabled:
 		c.w.Header().Set("Allow", "GET, HEAD, OPTIONS")
 		return registry.ErrUnsupported.Withf("deletion is disabled on this registry")
 	case !h.may(c.user, c.repository, a):

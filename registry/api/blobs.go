@@ -11,9 +11,9 @@ import (
 	"berth/registry"
 )
 
-// copyBuffer is what a download passes through where the kernel can't copy by itself, in bytes: TLS records are 16 KiB,
-// frames of HTTP/2 as much, and each read of the store costs a system call.
-const copyBuffer = 128 << 10
+// copyBuffer is how many bytes a download passes through at a time where the kernel can't copy by itself. Over HTTP/2
+// large buffers cost less CPU; over HTTP/1.1 their size makes no difference.
+const copyBuffer = 256 << 10
 
 func (h *handler) serveBlob(c *call) error {
 	switch c.r.Method {
@@ -27,7 +27,7 @@ func (h *handler) serveBlob(c *call) error {
 
 // headBlob answers from facts: the bytes are not touched (spec: "Checking if content exists in the registry").
 func (h *handler) headBlob(c *call) error {
-	d, err := h.service.Blob(c.r.Context(), c.repository, c.reference.Digest)
+	d, err := h.Service.Blob(c.r.Context(), c.repository, c.reference.Digest)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (h *handler) headBlob(c *call) error {
 
 // getBlob sends a blob or a part of it (spec: "Pulling blobs").
 func (h *handler) getBlob(c *call) error {
-	blob, err := h.service.OpenBlob(c.r.Context(), c.repository, c.reference.Digest)
+	blob, err := h.Service.OpenBlob(c.r.Context(), c.repository, c.reference.Digest)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func setBlobHeaders(c *call, d registry.Descriptor) {
 
 // deleteBlob takes a blob out of a repository (spec: "Deleting Blobs").
 func (h *handler) deleteBlob(c *call) error {
-	if err := h.service.DeleteBlob(c.r.Context(), c.repository, c.reference.Digest); err != nil {
+	if err := h.Service.DeleteBlob(c.r.Context(), c.repository, c.reference.Digest); err != nil {
 		return err
 	}
 	writeEmpty(c, http.StatusAccepted)

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -75,7 +74,7 @@ func (h *handler) fail(c *call, err error) {
 }
 
 func (h *handler) logFault(c *call, level slog.Level, err error) {
-	h.log.LogAttrs(c.r.Context(), level, "request failed", slog.String("request", c.id), slog.String("method", c.r.Method),
+	h.Log.LogAttrs(c.r.Context(), level, "request failed", slog.String("request", c.id), slog.String("method", c.r.Method),
 		slog.String("endpoint", string(c.kind)), slog.String("repository", c.repository), slog.Any("error", err))
 }
 
@@ -84,8 +83,8 @@ func (h *handler) writeError(c *call, e *registry.Error) {
 	header := c.w.Header()
 	switch code {
 	case http.StatusUnauthorized:
-		if h.auth != nil {
-			header.Set("WWW-Authenticate", h.auth.Challenge(c.r))
+		if h.Auth != nil {
+			header.Set("WWW-Authenticate", h.Auth.Challenge(c.r))
 		}
 	case http.StatusMethodNotAllowed:
 		if header.Get("Allow") == "" {
@@ -94,7 +93,7 @@ func (h *handler) writeError(c *call, e *registry.Error) {
 	case http.StatusServiceUnavailable:
 		header.Set("Retry-After", "5")
 	}
-	writeJSON(c, code, errorBody{Errors: []errorEntry{{e.Code, e.Message, e.Detail}}})
+	writeJSON(c, code, contentJSON, errorBody{Errors: []errorEntry{{e.Code, e.Message, e.Detail}}})
 }
 
 // errorBody is the body of an error (OCI distribution spec, "Error Codes").
@@ -106,13 +105,4 @@ type errorEntry struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
 	Detail  any    `json:"detail,omitempty"`
-}
-
-// writeJSON answers with v. An error while writing is the client's, who is gone.
-func writeJSON(c *call, code int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		code, body = http.StatusInternalServerError, []byte(`{"errors":[{"code":"UNKNOWN","message":"internal error"}]}`)
-	}
-	writeBody(c, code, "application/json", body)
 }

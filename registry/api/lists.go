@@ -17,12 +17,12 @@ func (h *handler) listTags(c *call) error {
 	if err != nil {
 		return err
 	}
-	tags, more, err := h.service.Tags(c.r.Context(), c.repository, page)
+	tags, more, err := h.Service.Tags(c.r.Context(), c.repository, page)
 	if err != nil {
 		return err
 	}
-	tags = h.finishPage(c, tags, more, empty, page)
-	writeJSON(c, http.StatusOK, struct {
+	tags = finishPage(c, tags, more, empty, page)
+	writeJSON(c, http.StatusOK, contentJSON, struct {
 		Name string   `json:"name"`
 		Tags []string `json:"tags"`
 	}{c.repository, tags})
@@ -31,16 +31,16 @@ func (h *handler) listTags(c *call) error {
 
 // listRepositories answers _catalog, which the spec leaves to history.
 func (h *handler) listRepositories(c *call) error {
-	page, empty, err := requestedPage(c.r.URL.Query(), h.catalogMax)
+	page, empty, err := requestedPage(c.r.URL.Query(), h.CatalogMax)
 	if err != nil {
 		return err
 	}
-	names, more, err := h.service.Repositories(c.r.Context(), page)
+	names, more, err := h.Service.Repositories(c.r.Context(), page)
 	if err != nil {
 		return err
 	}
-	names = h.finishPage(c, names, more, empty, page)
-	writeJSON(c, http.StatusOK, struct {
+	names = finishPage(c, names, more, empty, page)
+	writeJSON(c, http.StatusOK, contentJSON, struct {
 		Repositories []string `json:"repositories"`
 	}{names})
 	return nil
@@ -62,18 +62,18 @@ func requestedPage(query url.Values, most int) (page registry.Page, empty bool, 
 }
 
 // finishPage links to the next page when there is one, and makes the list one that JSON writes as [].
-func (h *handler) finishPage(c *call, names []string, more, empty bool, page registry.Page) []string {
+func finishPage(c *call, names []string, more, empty bool, page registry.Page) []string {
 	if empty || len(names) == 0 {
 		return []string{}
 	}
 	if more {
 		query := url.Values{"n": {strconv.Itoa(page.N)}, "last": {names[len(names)-1]}}
-		h.setNext(c, query)
+		setNext(c, query)
 	}
 	return names
 }
 
 // setNext links to the page of the same list that a query asks for (RFC 8288).
-func (h *handler) setNext(c *call, query url.Values) {
+func setNext(c *call, query url.Values) {
 	c.w.Header().Set("Link", "<"+c.r.URL.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
 }

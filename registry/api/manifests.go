@@ -52,16 +52,16 @@ func (h *handler) negotiate(c *call) (registry.Manifest, error) {
 	if err != nil || c.reference.Tag == "" || !isIndex(m.MediaType) || acceptsIndex(c.r.Header["Accept"]) {
 		return m, err
 	}
-	return h.service.PlatformManifest(c.r.Context(), c.repository, m.Digest)
+	return h.Service.PlatformManifest(c.r.Context(), c.repository, m.Digest)
 }
 
 // resolve looks the reference up, with the body where the answer will have one.
 func (h *handler) resolve(c *call) (registry.Manifest, error) {
 	if c.r.Method == http.MethodHead {
-		d, err := h.service.ResolveManifest(c.r.Context(), c.repository, c.reference)
+		d, err := h.Service.ResolveManifest(c.r.Context(), c.repository, c.reference)
 		return registry.Manifest{Descriptor: d}, err
 	}
-	return h.service.Manifest(c.r.Context(), c.repository, c.reference)
+	return h.Service.Manifest(c.r.Context(), c.repository, c.reference)
 }
 
 // putManifest stores a manifest (spec: "Pushing Manifests").
@@ -74,7 +74,7 @@ func (h *handler) putManifest(c *call) error {
 	if err != nil {
 		return err
 	}
-	pushed, err := h.service.PutManifest(c.r.Context(), c.repository, registry.ManifestPush{
+	pushed, err := h.Service.PutManifest(c.r.Context(), c.repository, registry.ManifestPush{
 		Reference: c.reference,
 		Tags:      tags,
 		MediaType: mediaType(c.r),
@@ -142,9 +142,9 @@ func mediaType(r *http.Request) string {
 func (h *handler) deleteManifest(c *call) error {
 	var err error
 	if c.reference.Digest != "" {
-		err = h.service.DeleteManifest(c.r.Context(), c.repository, c.reference.Digest)
+		err = h.Service.DeleteManifest(c.r.Context(), c.repository, c.reference.Digest)
 	} else {
-		err = h.service.DeleteTag(c.r.Context(), c.repository, c.reference.Tag)
+		err = h.Service.DeleteTag(c.r.Context(), c.repository, c.reference.Tag)
 	}
 	if err != nil {
 		return err

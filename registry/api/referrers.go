@@ -36,7 +36,7 @@ func (h *handler) listReferrers(c *call) error {
 		}
 	}
 	page := registry.Page{Last: last, N: maxReferrerPage}
-	found, more, err := h.service.Referrers(c.r.Context(), c.repository, c.reference.Digest, artifactType, page)
+	found, more, err := h.Service.Referrers(c.r.Context(), c.repository, c.reference.Digest, artifactType, page)
 	if err != nil {
 		return err
 	}
@@ -45,16 +45,12 @@ func (h *handler) listReferrers(c *call) error {
 		return fmt.Errorf("encode referrers of %s: %w", c.reference.Digest, err)
 	}
 	if n := len(entries); n > 0 && (more || n < len(found)) {
-		h.setNext(c, nextReferrers(found[n-1], artifactType))
+		setNext(c, nextReferrers(found[n-1], artifactType))
 	}
 	if artifactType != "" {
 		c.w.Header().Set("OCI-Filters-Applied", "artifactType")
 	}
-	body, err := json.Marshal(referrers{SchemaVersion: 2, MediaType: v1.MediaTypeImageIndex, Manifests: entries})
-	if err != nil {
-		return fmt.Errorf("encode referrers of %s: %w", c.reference.Digest, err)
-	}
-	writeBody(c, http.StatusOK, v1.MediaTypeImageIndex, body)
+	writeJSON(c, http.StatusOK, v1.MediaTypeImageIndex, referrers{2, v1.MediaTypeImageIndex, entries})
 	return nil
 }
 

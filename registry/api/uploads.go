@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -28,7 +29,7 @@ func (h *handler) startUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	upload, err := h.service.StartUpload(c.r.Context(), c.repository, algorithm)
+	upload, err := h.Service.StartUpload(c.r.Context(), c.repository, algorithm)
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (h *handler) mount(c *call, query url.Values) (bool, error) {
 	if err != nil || from != "" && registry.CheckName(from) != nil {
 		return false, nil
 	}
-	mounted, err := h.service.MountBlob(c.r.Context(), c.repository, registry.Mount{
+	mounted, err := h.Service.MountBlob(c.r.Context(), c.repository, registry.Mount{
 		Digest:   d,
 		From:     from,
 		Readable: func(repository string) bool { return h.may(c.user, repository, actionPull) },
@@ -75,7 +76,7 @@ func (h *handler) pushBlob(c *call, digest string) error {
 	}
 	body := newBody(c)
 	defer body.release()
-	pushed, err := h.service.PushBlob(c.r.Context(), c.repository, d, body.chunk())
+	pushed, err := h.Service.PushBlob(c.r.Context(), c.repository, d, body.chunk())
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func (h *handler) serveUpload(c *call) error {
 	case http.MethodDelete:
 		return h.cancelUpload(c)
 	}
-	upload, err := h.service.UploadStatus(c.r.Context(), c.repository, c.upload)
+	upload, err := h.Service.UploadStatus(c.r.Context(), c.repository, c.upload)
 	if err != nil {
 		return err
 	}
@@ -108,7 +109,10 @@ func (h *handler) appendUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	upload, err := h.service.WriteUpload(c.r.Context(), c.repository, c.upload, chunk)
+	// The server cancels a request once it has seen the client's end, which may be before what came is written. The end
+	// of the body says it soon enough.
+	ctx := context.WithoutCancel(c.r.Context())
+	upload, err := h.Service.WriteUpload(ctx, c.repository, c.upload, chunk)
 	if err != nil {
 		return err
 	}
@@ -127,7 +131,7 @@ func (h *handler) finishUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	finished, err := h.service.FinishUpload(c.r.Context(), c.repository, c.upload, chunk, d)
+	finished, err := h.Service.FinishUpload(c.r.Context(), c.repository, c.upload, chunk, d)
 	if err != nil {
 		return err
 	}
@@ -140,7 +144,7 @@ func (h *handler) resumable(c *call, err error) error {
 	if !errors.Is(err, registry.ErrUploadRange) {
 		return err
 	}
-	upload, statusErr := h.service.UploadStatus(c.r.Context(), c.repository, c.upload)
+	upload, statusErr := h.Service.UploadStatus(c.r.Context(), c.repository, c.upload)
 	if statusErr != nil {
 		return statusErr
 	}
@@ -149,7 +153,7 @@ func (h *handler) resumable(c *call, err error) error {
 }
 
 func (h *handler) cancelUpload(c *call) error {
-	if err := h.service.CancelUpload(c.r.Context(), c.repository, c.upload); err != nil {
+	if err := h.Service.CancelUpload(c.r.Context(), c.repository, c.upload); err != nil {
 		return err
 	}
 	writeEmpty(c, http.StatusNoContent)
