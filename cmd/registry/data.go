@@ -55,6 +55,13 @@ type stores struct {
 	facts     *metadata.Store
 }
 
+func metadataPath(c *config.Config, directory string) string {
+	if path := c.Metadata.SQLite.Path; path != "" {
+		return path
+	}
+	return filepath.Join(directory, "metadata.sqlite")
+}
+
 // openStores opens bytes and facts. It waits so long for another process to let go of them.
 func openStores(ctx context.Context, c *config.Config, environ []string, wait time.Duration, log *slog.Logger) (*stores, error) {
 	directory, err := dataDirectory(c, environ)
@@ -65,12 +72,8 @@ func openStores(ctx context.Context, c *config.Config, environ []string, wait ti
 	if err != nil {
 		return nil, err
 	}
-	path := c.Metadata.SQLite.Path
-	if path == "" {
-		path = filepath.Join(directory, "metadata.sqlite")
-	}
 	facts, err := metadata.Open(ctx, metadata.Config{
-		Path:         path,
+		Path:         metadataPath(c, directory),
 		Lease:        c.GC.Lease,
 		Grace:        c.GC.Grace,
 		UploadExpiry: c.Storage.Maintenance.UploadPurging.Age,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 
 	"berth/config"
 	"berth/registry/fsck"
@@ -52,7 +53,7 @@ func (s streams) fsck(ctx context.Context, c *config.Config, rehash bool) (fsck.
 	}
 	response, err := adminRequest(ctx, directory, http.MethodPost, path)
 	if errors.Is(err, errNoServer) {
-		return s.fsckOffline(ctx, c, rehash)
+		return s.fsckOffline(ctx, c, directory, rehash)
 	}
 	if err != nil {
 		return fsck.Report{}, fmt.Errorf("ask the running registry: %w", err)
@@ -79,7 +80,10 @@ func (s streams) readReport(response *http.Response) (fsck.Report, error) {
 	return last.Report, nil
 }
 
-func (s streams) fsckOffline(ctx context.Context, c *config.Config, rehash bool) (_ fsck.Report, err error) {
+func (s streams) fsckOffline(ctx context.Context, c *config.Config, directory string, rehash bool) (_ fsck.Report, err error) {
+	if _, err := os.Stat(metadataPath(c, directory)); err != nil {
+		return fsck.Report{}, fmt.Errorf("there is no registry to check: %w", err)
+	}
 	stores, err := openStores(ctx, c, s.environ, 0, nil)
 	if err != nil {
 		return fsck.Report{}, err

@@ -113,6 +113,7 @@ func apiHandler(c *config.Config, s *stores, l login, log *slog.Logger) http.Han
 		Headers:        http.Header(c.HTTP.Headers),
 		TrustedProxies: prefixes(c.HTTP.TrustedProxies),
 		DeleteDisabled: !c.Storage.Delete.Enabled,
+		ReadOnly:       c.Storage.Maintenance.ReadOnly.Enabled,
 		CatalogMax:     c.Catalog.MaxEntries,
 	})
 }
@@ -234,11 +235,12 @@ func runServers(ctx context.Context, c *config.Config, s *stores, log *slog.Logg
 			}
 		})
 	}
+	purging := c.Storage.Maintenance.UploadPurging
 	reaper := gc.New(gc.Config{
 		Metadata:    s.facts,
 		Blobs:       s.blobs,
 		Interval:    min(c.GC.Interval, time.Minute),
-		KeepUploads: !c.Storage.Maintenance.UploadPurging.Enabled,
+		KeepUploads: !purging.Enabled || purging.DryRun,
 		Log:         log,
 	})
 	running.Go(func() { reaper.Run(ctx) })
