@@ -49,6 +49,13 @@ func testRead(t *testing.T, blobs storage.Blobs) {
 			t.Fatalf("read of %d bytes at %d: other bytes, or %v", test.n, at, err)
 		}
 	}
+	testReadEnds(t, r)
+	if got, err := io.ReadAll(other); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("second reader: other bytes, or %v", err)
+	}
+}
+
+func testReadEnds(t *testing.T, r io.ReadSeeker) {
 	if _, err := r.Seek(-1, io.SeekStart); err == nil {
 		t.Error("seek before the begin: no error")
 	}
@@ -57,9 +64,6 @@ func testRead(t *testing.T, blobs storage.Blobs) {
 	}
 	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("read at the end: %d, %v", n, err)
-	}
-	if got, err := io.ReadAll(other); err != nil || !bytes.Equal(got, content) {
-		t.Errorf("second reader: other bytes, or %v", err)
 	}
 }
 
