@@ -3,7 +3,9 @@ package conformance
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -39,13 +41,14 @@ func newLayout(t *testing.T, tag string) (layout, v1.Descriptor) {
 
 func (l layout) addImage(architecture string, seed uint64) v1.Descriptor {
 	l.t.Helper()
-	small, large := l.addLayer(seed, 100), l.addLayer(seed+100, 3<<20)
+	small, smallID := l.addLayer(seed, 100)
+	large, largeID := l.addLayer(seed+100, 3<<20)
 	platform := v1.Platform{OS: "linux", Architecture: architecture}
 	image := l.addJSON(v1.MediaTypeImageManifest, v1.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: v1.MediaTypeImageManifest,
 		Config: l.addJSON(v1.MediaTypeImageConfig, v1.Image{
-			Platform: platform, RootFS: v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{small.Digest, large.Digest}},
+			Platform: platform, RootFS: v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{smallID, largeID}},
 		}),
 		Layers: []v1.Descriptor{small, large},
 	})
@@ -53,21 +56,25 @@ func (l layout) addImage(architecture string, seed uint64) v1.Descriptor {
 	return image
 }
 
-// addLayer adds a layer whose one file has size bytes.
-func (l layout) addLayer(seed uint64, size int64) v1.Descriptor {
+// addLayer adds a layer whose one file has size bytes, and returns the digest of what it unpacks to as well.
+func (l layout) addLayer(seed uint64, size int64) (v1.Descriptor, digest.Digest) {
 	l.t.Helper()
-	var archive bytes.Buffer
+	var archive, compressed bytes.Buffer
 	w := tar.NewWriter(&archive)
-	if err := w.WriteHeader(&tar.Header{Name: "file", Mode: 0o644, Size: size}); err != nil {
+	err := w.WriteHeader(&tar.Header{Name: "file", Mode: 0o644, Size: size})
+	if err != nil {
 		l.t.Fatal(err)
 	}
-	if _, err := io.Copy(w, client.Content{Seed: seed, Size: size}.Reader(0)); err != nil {
+	_, err = io.Copy(w, client.Content{Seed: seed, Size: size}.Reader(0))
+	if err = errors.Join(err, w.Close()); err != nil {
 		l.t.Fatal(err)
 	}
-	if err := w.Close(); err != nil {
+	z := gzip.NewWriter(&compressed)
+	_, err = z.Write(archive.Bytes())
+	if err = errors.Join(err, z.Close()); err != nil {
 		l.t.Fatal(err)
 	}
-	return l.add(v1.MediaTypeImageLayer, archive.Bytes())
+	return l.add(v1.MediaTypeImageLayerGzip, compressed.Bytes()), digest.FromBytes(archive.Bytes())
 }
 
 func (l layout) addJSON(mediaType string, value any) v1.Descriptor {

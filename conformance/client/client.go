@@ -54,7 +54,7 @@ type Request struct {
 	// Target is a path with or without a query, or a Location of an earlier answer.
 	Target string
 	Header http.Header
-	// Body has Length bytes; -1 sends them in chunks of HTTP.
+	// The first Length bytes of Body are sent, or, when that is -1, all of it in chunks of HTTP.
 	Body   io.Reader
 	Length int64
 }
@@ -87,8 +87,11 @@ func (c *Client) newRequest(ctx context.Context, r Request) (*http.Request, erro
 	if err != nil {
 		return nil, err
 	}
-	if r.Length == 0 {
+	switch {
+	case r.Length == 0:
 		r.Body = nil // http takes a body of no known length for one to send in chunks
+	case r.Length > 0:
+		r.Body = io.LimitReader(r.Body, r.Length)
 	}
 	req, err := http.NewRequestWithContext(ctx, r.Method, target.String(), r.Body)
 	if err != nil {
