@@ -41,7 +41,10 @@ func clip(s string) string {
 // remote returns the address of the client: the peer's, or what proxies that are trusted say, read from the nearest.
 func (h *handler) remote(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil || !h.trusted(host) {
+	if err != nil {
+		return r.RemoteAddr
+	}
+	if !h.trusted(host) {
 		return host
 	}
 	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")

@@ -248,7 +248,7 @@ func TestRemote(t *testing.T) {
 		{"[fd00::1]:99", "spoofed, 198.51.100.1, 10.2.2.2", "198.51.100.1"},
 		{"10.0.0.1:99", "spoofed, 10.2.2.2", "10.2.2.2"},
 		{"10.0.0.1:99", "\n", "10.0.0.1"},
-		{"pipe", "198.51.100.1", ""},
+		{"@", "198.51.100.1", "@"},
 	}
 	for _, tt := range tests {
 		r := &http.Request{RemoteAddr: tt.peer, Header: http.Header{"X-Forwarded-For": {tt.forwarded}}}

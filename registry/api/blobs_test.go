@@ -1,11 +1,15 @@
 package api
 
 import (
+	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
+
+	"berth/storage"
 )
 
 func TestBlob(t *testing.T) {
@@ -105,13 +109,63 @@ func TestBlobDelete(t *testing.T) {
 	s.do(http.MethodDelete, "/v2/a/blobs/"+s.pushBlob("a", "layer"), nil).wantError(http.StatusConflict, "DENIED")
 }
 
+// cutStore opens blobs whose bytes end in the middle.
+type cutStore struct {
+	storage.Blobs
+	err error
+}
+
+func (s cutStore) Open(ctx context.Context, key string, size int64) (io.ReadSeekCloser, error) {
+	r, err := s.Blobs.Open(ctx, key, size)
+	return &cutReader{r, size / 2, s.err}, err
+}
+
+type cutReader struct {
+	io.ReadSeekCloser
+	left int64
+	err  error
+}
+
+func (r *cutReader) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		return 0, r.err
+	}
+	n, err := r.ReadSeekCloser.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	return n, err
+}
+
+// TestBlobCutShort checks that a client can't take what a broken store has left for the whole.
+func TestBlobCutShort(t *testing.T) {
+	for name, o := range map[string]options{"plain": {}, "tls": {tls: true}, "http2": {http2: true}} {
+		for _, cause := range []error{io.EOF, errors.New("bad sector")} {
+			t.Run(name+" "+cause.Error(), func(t *testing.T) {
+				o.wrap = func(b storage.Blobs) storage.Blobs { return cutStore{b, cause} }
+				s := newServer(t, o)
+				resp, err := s.Client().Get(s.URL + "/v2/a/blobs/" + s.pushBlob("a", strings.Repeat("x", 100_000)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				if got, err := io.ReadAll(resp.Body); err == nil || resp.StatusCode != http.StatusOK {
+					t.Errorf("status %d: %d bytes came as if they were whole", resp.StatusCode, len(got))
+				}
+				s.stop()
+				if faults := s.log.records(t, "request failed"); len(faults) != 1 || faults[0]["level"] != "ERROR" {
+					t.Errorf("log %v", faults)
+				}
+			})
+		}
+	}
+}
+
 // TestBlobReaderGone checks that a client which hangs up is no fault.
 func TestBlobReaderGone(t *testing.T) {
 	for name, o := range map[string]options{"plain": {}, "tls": {tls: true}, "http2": {http2: true}} {
 		t.Run(name, func(t *testing.T) {
 			o.config.AccessLog = true
 			s := newServer(t, o)
-			path := "/v2/a/blobs/" + s.pushBlob("a", strings.Repeat("x", 32<<20))
+			path := "/v2/a/blobs/" + s.pushBlob("a", strings.Repeat("x", 16<<20))
 			resp, err := s.Client().Get(s.URL + path)
 			if err != nil {
 				t.Fatal(err)
@@ -123,7 +177,7 @@ func TestBlobReaderGone(t *testing.T) {
 			if faults := s.log.records(t, "request failed"); len(faults) > 0 {
 				t.Errorf("logged as a fault: %v", faults)
 			}
-			if lines := s.log.records(t, "request"); len(lines) != 2 || lines[1]["bytes"].(float64) >= 32<<20 {
+			if lines := s.log.records(t, "request"); len(lines) != 2 || lines[1]["bytes"].(float64) >= 16<<20 {
 				t.Errorf("access lines %v", lines)
 			}
 		})

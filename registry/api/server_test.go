@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"berth/registry"
+	"berth/storage"
 	"berth/storage/filesystem"
 	"berth/storage/metadata"
 )
@@ -23,7 +24,7 @@ import (
 // server is a registry over a directory of its own, with its log.
 type server struct {
 	*httptest.Server
-	t     *testing.T
+	t     testing.TB
 	facts *metadata.Store
 	log   *syncBuffer
 	// handlers are the requests that are being served. Closing a server of HTTP/2 does not wait for them.
@@ -34,16 +35,21 @@ type server struct {
 type options struct {
 	config  Config
 	minFree int64
+	wrap    func(storage.Blobs) storage.Blobs // nil for the store as it is
 	tls     bool
 	http2   bool
 }
 
-func newServer(t *testing.T, o options) *server {
+func newServer(t testing.TB, o options) *server {
 	t.Helper()
 	dir := t.TempDir()
-	blobs, err := filesystem.Open(filesystem.Config{Root: filepath.Join(dir, "blobs"), MinFree: o.minFree})
+	files, err := filesystem.Open(filesystem.Config{Root: filepath.Join(dir, "blobs"), MinFree: o.minFree})
 	if err != nil {
 		t.Fatal(err)
+	}
+	var blobs storage.Blobs = files
+	if o.wrap != nil {
+		blobs = o.wrap(files)
 	}
 	facts, err := metadata.Open(t.Context(), metadata.Config{Path: filepath.Join(dir, "facts.db")})
 	if err != nil {
@@ -79,7 +85,7 @@ func (s *server) stop() {
 
 // answer is what a request got.
 type answer struct {
-	t      *testing.T
+	t      testing.TB
 	status int
 	header http.Header
 	body   string
@@ -206,7 +212,7 @@ func (b *syncBuffer) Write(p []byte) (int, error) {
 }
 
 // records returns the records with a message.
-func (b *syncBuffer) records(t *testing.T, message string) []map[string]any {
+func (b *syncBuffer) records(t testing.TB, message string) []map[string]any {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
