@@ -24,7 +24,8 @@ func (h *handler) logAccess(c *call, began time.Time) {
 	} else {
 		attrs = append(attrs, slog.String("repository", c.repository), slog.String("reference", c.target.String()))
 	}
-	attrs = append(attrs, slog.Int("status", c.w.status), slog.Int64("bytes", c.w.bytes), slog.Duration("duration", time.Since(began)))
+	attrs = append(attrs, slog.Int("status", c.w.status), slog.Int64("bytes", c.w.bytes),
+		slog.Duration("duration", time.Since(began)))
 	if c.user != "" {
 		attrs = append(attrs, slog.String("user", c.user))
 	}

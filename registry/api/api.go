@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -67,6 +68,7 @@ type handler struct {
 func New(c Config) http.Handler {
 	c.Host = strings.TrimRight(c.Host, "/")
 	c.Prefix = strings.TrimRight("/"+strings.Trim(c.Prefix, "/"), "/")
+	c.Headers = canonical(c.Headers)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -76,6 +78,15 @@ func New(c Config) http.Handler {
 	h := &handler{Config: c}
 	h.buffers.New = func() any { return new([copyBuffer]byte) }
 	return h
+}
+
+// canonical returns headers under their canonical names, with values that nobody can append to in place.
+func canonical(headers http.Header) http.Header {
+	result := make(http.Header, len(headers))
+	for name, values := range headers {
+		result[http.CanonicalHeaderKey(name)] = slices.Clip(slices.Clone(values))
+	}
+	return result
 }
 
 // call is one request on its way through the handler.

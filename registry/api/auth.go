@@ -53,16 +53,24 @@ func (h *handler) unauthorized() error {
 func (h *handler) authorize(c *call) error {
 	a := c.action()
 	switch {
-	case a != actionPull && h.ReadOnly:
-		c.w.Header().Set("Allow", "GET, HEAD, OPTIONS")
-		return registry.ErrUnsupported.Withf("the registry is read-only")
-	case a == actionDelete && h.DeleteDisabled:
-		c.w.Header().Set("Allow", "GET, HEAD, OPTIONS")
-		return registry.ErrUnsupported.Withf("deletion is disabled on this registry")
+	case h.ReadOnly && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:
+		return refuse(c, "the registry is read-only")
+	case h.DeleteDisabled && a == actionDelete:
+		return refuse(c, "deletion is disabled on this registry")
 	case !h.may(c.user, c.repository, a):
 		return registry.ErrDenied
 	}
 	return nil
+}
+
+// refuse says that the registry is configured not to have the method.
+func refuse(c *call, message string) error {
+	allowed := "OPTIONS"
+	if c.kind.allows(http.MethodGet) {
+		allowed = "GET, HEAD, OPTIONS"
+	}
+	c.w.Header().Set("Allow", allowed)
+	return registry.ErrUnsupported.Withf("%s", message)
 }
 
 // may is the one place that decides what a user may do. Whoever got past authenticate may do everything.

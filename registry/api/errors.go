@@ -8,10 +8,10 @@ import (
 	"berth/registry"
 )
 
-// Errors that only HTTP knows, with the codes that distribution has for them.
+// Errors that only HTTP knows.
 var (
 	errNotFound     = &registry.Error{Code: "NOT_FOUND", Message: "no such endpoint: see the OCI distribution spec"}
-	errPageSize     = &registry.Error{Code: "PAGINATION_NUMBER_INVALID", Message: "invalid number of results: n must be a whole number that is not negative"}
+	errPageSize     = &registry.Error{Code: "PAGINATION_NUMBER_INVALID", Message: "invalid number of results: n is a whole number from 0"}
 	errRangeInvalid = &registry.Error{Code: "RANGE_INVALID", Message: "the blob has no such range of bytes"}
 	errTooManyTags  = &registry.Error{Code: "TAG_INVALID", Message: "too many tags in one request"}
 	errInternal     = &registry.Error{Code: "UNKNOWN", Message: "internal error"}

@@ -29,7 +29,7 @@ func (h *handler) getManifest(c *call) error {
 		return err
 	}
 	header, tag := c.w.Header(), etag(m.Digest.String())
-	header.Set("Vary", "Accept")
+	header.Add("Vary", "Accept")
 	header.Set("Etag", tag)
 	header.Set("Docker-Content-Digest", m.Digest.String())
 	if notModified(c.r, tag) {

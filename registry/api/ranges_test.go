@@ -58,15 +58,15 @@ func TestParseRangeOfNothing(t *testing.T) {
 	}
 }
 
-// FuzzParseRange compares with the standard library's server of files, which knows several ranges besides, takes the last
-// zero bytes for a range, and nothing for the whole.
+// FuzzParseRange compares with the standard library's server of files, where there are bytes. That one knows several
+// ranges besides, takes the last zero bytes for a range, and an empty set for the whole.
 func FuzzParseRange(f *testing.F) {
 	for _, header := range []string{"", "bytes=0-0", "bytes=5-", "bytes=-5", "bytes=9-1", "bytes=100-", "bytes=-0", "bytes=1-999", "bytes=a-", "x=1-2"} {
 		f.Add(header, 100)
 	}
 	skipped := regexp.MustCompile(`[,\s]|[0-9]{18}|=-0+$|=$`)
 	f.Fuzz(func(t *testing.T, header string, size int) {
-		if size < 0 || size > 1000 || skipped.MatchString(header) {
+		if size <= 0 || size > 1000 || skipped.MatchString(header) {
 			return
 		}
 		if unit, _, ok := strings.Cut(header, "="); header != "" && (!ok || unit != "bytes") {

@@ -41,7 +41,9 @@ func (w *response) Write(p []byte) (int, error) {
 func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	n, err := io.Copy(w.ResponseWriter, r)
 	w.bytes += n
-	w.broken = w.broken || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, os.ErrDeadlineExceeded)
+	for _, gone := range []error{syscall.EPIPE, syscall.ECONNRESET, os.ErrDeadlineExceeded} {
+		w.broken = w.broken || errors.Is(err, gone)
+	}
 	return n, err
 }
 
@@ -71,11 +73,12 @@ func writeEmpty(c *call, code int) {
 	c.w.WriteHeader(code)
 }
 
-// writeJSON answers with v. That it can't be encoded is nobody's input: every type of this package can.
+// writeJSON answers with v, which is of a type that can be encoded.
 func writeJSON(c *call, code int, contentType string, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		code, contentType, body = http.StatusInternalServerError, contentJSON, []byte(`{"errors":[{"code":"UNKNOWN","message":"internal error"}]}`)
+		writeEmpty(c, http.StatusInternalServerError)
+		return
 	}
 	writeBody(c, code, contentType, body)
 }
