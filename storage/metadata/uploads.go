@@ -80,7 +80,8 @@ func (s *Store) Upload(ctx context.Context, repository, id string) (u Upload, er
 
 // ClaimUpload makes the caller the owner of a session: no earlier claim can record a result any more. When declared is
 // the digest of a blob and the session has no bytes yet, the blob is pinned until the next claim: the caller may discard
-// what it is sent. A finished session is returned as it is. It fails with ErrNotFound.
+// what it is sent. A session that has neither a pinned blob nor a key gets a key. A finished session is returned as it
+// is. It fails with ErrNotFound.
 func (s *Store) ClaimUpload(ctx context.Context, repository, id string, declared digest.Digest) (u Upload, err error) {
 	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
 		if u, err = getUpload(ctx, t, repository, id); err != nil || u.Committed != "" {
@@ -93,10 +94,13 @@ func (s *Store) ClaimUpload(ctx context.Context, repository, id string, declared
 				return err
 			}
 		}
+		if u.Pinned == "" && u.Key == "" {
+			u.Key = s.keys.next()
+		}
 		u.Epoch++
 		_, err = t.exec(ctx, `
-			UPDATE uploads SET epoch = $2, pinned_digest = $3, expires_at = {now} + $4 WHERE id = $1`,
-			id, u.Epoch, sqlDigest(u.Pinned), s.config.UploadExpiry.Milliseconds())
+			UPDATE uploads SET epoch = $2, key = $3, pinned_digest = $4, expires_at = {now} + $5 WHERE id = $1`,
+			id, u.Epoch, nullable(u.Key), sqlDigest(u.Pinned), s.config.UploadExpiry.Milliseconds())
 		if err != nil || pinned == "" || pinned == u.Pinned {
 			return err
 		}
