@@ -140,7 +140,10 @@ func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) err
 		if err := s.settleKey(ctx, t, u, d); err != nil {
 			return err
 		}
-		return s.link(ctx, t, repository, d)
+		if err := s.link(ctx, t, repository, d); err != nil || u.Pinned == "" {
+			return err
+		}
+		return s.dropUnused(ctx, t, u.Pinned) // it may have been deleted meanwhile, and d need not be it
 	})
 }
 
