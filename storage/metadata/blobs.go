@@ -123,7 +123,7 @@ func (s *Store) DeleteBlob(ctx context.Context, repository string, d digest.Dige
 			return err
 		}
 		users, err := collect(ctx, t, scanDigest, `
-			SELECT m.digest FROM manifest_blobs e JOIN manifests m ON m.id = e.manifest
+			SELECT DISTINCT m.digest FROM manifest_blobs e JOIN manifests m ON m.id = e.manifest
 			WHERE e.repository = $1 AND e.linked = $2 ORDER BY m.digest LIMIT 10`, id, sqlDigest(d))
 		if err != nil {
 			return err
