@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"berth/registry/manifest"
+	"berth/storage"
 	"berth/storage/metadata"
 
 	"github.com/opencontainers/go-digest"
@@ -58,29 +59,46 @@ func (s *Service) PlatformManifest(ctx context.Context, repository string, index
 // PutManifest stores a manifest and sets its tags. It fails with ErrManifestInvalid, ErrManifestBlobUnknown (the detail
 // lists what is missing), ErrDigestInvalid, ErrTagInvalid, ErrTooLarge and ErrNoSpace.
 func (s *Service) PutManifest(ctx context.Context, repository string, p ManifestPush) (ManifestPushed, error) {
-	if len(p.Body) > MaxManifestSize {
-		return ManifestPushed{}, ErrTooLarge.Withf("the manifest has more than %d bytes", MaxManifestSize)
-	}
-	d, tags, err := p.names()
+	facts, err := s.readManifest(p)
 	if err != nil {
 		return ManifestPushed{}, err
 	}
-	m, err := manifest.Parse(p.MediaType, p.Body)
-	if err != nil {
-		return ManifestPushed{}, ErrManifestInvalid.Withf("%v", err)
+	if b, ok := s.blobs.(storage.Limited); ok {
+		if err := b.Room(); err != nil {
+			return ManifestPushed{}, explain(err, nil, "put manifest %s", facts.Digest)
+		}
 	}
-	if err := s.checkURLs(m.Blobs); err != nil {
-		return ManifestPushed{}, err
-	}
-	facts := s.manifestFacts(m, d, p)
-	facts.Tags = tags
 	err = s.facts.PutManifest(ctx, repository, facts)
 	var missing *metadata.MissingError
 	if errors.As(err, &missing) {
 		return ManifestPushed{}, explainMissing(missing)
 	}
-	pushed := ManifestPushed{Descriptor: Descriptor{MediaType: m.MediaType, Digest: d, Size: int64(len(p.Body))}, Subject: facts.Subject}
-	return pushed, explain(err, nil, "put manifest %s", d)
+	if err != nil {
+		return ManifestPushed{}, explain(err, nil, "put manifest %s", facts.Digest)
+	}
+	d := Descriptor{MediaType: facts.MediaType, Digest: facts.Digest, Size: facts.Size}
+	return ManifestPushed{Descriptor: d, Subject: facts.Subject}, nil
+}
+
+// readManifest checks what can be checked of a pushed manifest by itself, and returns the facts of it.
+func (s *Service) readManifest(p ManifestPush) (facts metadata.NewManifest, err error) {
+	if len(p.Body) > MaxManifestSize {
+		return facts, ErrTooLarge.Withf("the manifest has more than %d bytes", MaxManifestSize)
+	}
+	d, tags, err := p.names()
+	if err != nil {
+		return facts, err
+	}
+	m, err := manifest.Parse(p.MediaType, p.Body)
+	if err != nil {
+		return facts, ErrManifestInvalid.Withf("%v", err)
+	}
+	if err := s.checkURLs(m.Blobs); err != nil {
+		return facts, err
+	}
+	facts = s.manifestFacts(m, d, p)
+	facts.Tags = tags
+	return facts, nil
 }
 
 // names returns the digest of a pushed manifest, which is checked when it was named by one, and its tags.

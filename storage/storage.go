@@ -71,6 +71,12 @@ type Writer interface {
 	Close() error
 }
 
+// Limited is a backend whose space runs out, shared with whatever else is kept beside it: who writes there asks first.
+type Limited interface {
+	// Room fails with ErrNoSpace when what is left is to be kept for deletes.
+	Room() error
+}
+
 // Lister finds objects without knowing their keys. Only recovery after an unclean stop and fsck use it.
 type Lister interface {
 	// List calls fn for every object whose key begins with prefix, in no particular order, and stops at fn's first

@@ -120,8 +120,8 @@ func begin(ctx context.Context, key string) error {
 	return ctx.Err()
 }
 
-// room fails with ErrNoSpace when less than the configured space is free.
-func (s *Store) room() error {
+// Room implements storage.Limited: it fails with ErrNoSpace when less than Config.MinFree is free.
+func (s *Store) Room() error {
 	if s.minFree <= 0 {
 		return nil
 	}

@@ -26,7 +26,7 @@ func (s *Store) write(ctx context.Context, from storage.Checkpoint) (*writer, er
 	if err := begin(ctx, from.Key); err != nil {
 		return nil, err
 	}
-	if err := s.room(); err != nil {
+	if err := s.Room(); err != nil {
 		return nil, err
 	}
 	w := &writer{store: s, key: from.Key, size: from.Size, durable: from.Size, flushed: from.Size}

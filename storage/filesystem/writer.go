@@ -40,7 +40,7 @@ func (w *writer) pace() error {
 	}
 	startWriteBack(w.file, w.flushed, w.size-w.flushed)
 	w.flushed = w.size
-	return w.fail(w.store.room())
+	return w.fail(w.store.Room())
 }
 
 // Checkpoint implements storage.Writer.
