@@ -120,7 +120,7 @@ type StoredManifest struct {
 
 // Manifests returns up to limit manifests of all repositories in the order of their ids, beginning after last.
 func (s *Store) Manifests(ctx context.Context, last int64, limit int) (all []StoredManifest, err error) {
-	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+	err = s.db.snapshot(ctx, func(ctx context.Context, t *tx) error {
 		all, err = collect(ctx, t, scanStoredManifest, `
 			SELECT m.id, r.name, m.digest, m.media_type, m.size, b.body
 			FROM manifests m

@@ -95,6 +95,15 @@ func (db *sqliteDB) view(ctx context.Context, fn func(context.Context, *tx) erro
 	return classify(fn(context.WithoutCancel(ctx), &tx{db.reads}))
 }
 
+func (db *sqliteDB) snapshot(ctx context.Context, fn func(context.Context, *tx) error) error {
+	reading, err := db.readers.BeginTx(ctx, nil)
+	if err != nil {
+		return classify(err)
+	}
+	err = fn(ctx, &tx{&statements{prepare: reading.PrepareContext, words: db.reads.words}})
+	return classify(errors.Join(err, reading.Rollback())) // which closes the statements too
+}
+
 func (db *sqliteDB) update(ctx context.Context, d durability, fn func(context.Context, *tx) error) error {
 	return classify(db.writer.do(ctx, d, fn))
 }

@@ -77,6 +77,8 @@ type Store struct {
 type database interface {
 	// view runs fn, which only reads, outside of any transaction.
 	view(ctx context.Context, fn func(ctx context.Context, t *tx) error) error
+	// snapshot runs fn, which only reads, in a transaction: all that it reads is of one moment.
+	snapshot(ctx context.Context, fn func(ctx context.Context, t *tx) error) error
 	// update runs fn in a transaction and commits it, durably or as durably as d asks. fn may run more than once.
 	update(ctx context.Context, d durability, fn func(ctx context.Context, t *tx) error) error
 	// audits are the queries with which the database checks itself, of the form that audits in audit.go has.
