@@ -148,8 +148,9 @@ func (s *Service) manifestFacts(m manifest.Manifest, d digest.Digest, p Manifest
 	if m.Config != nil {
 		facts.Config = m.Config.Digest
 	}
-	for _, b := range m.Blobs {
-		facts.Blobs = append(facts.Blobs, edge(b, manifest.Nondistributable(b)))
+	for i, b := range m.Blobs {
+		isConfig := m.Config != nil && i == 0
+		facts.Blobs = append(facts.Blobs, edge(b, manifest.Nondistributable(b) || s.sparseImages && !isConfig))
 	}
 	for _, c := range m.Children {
 		facts.Children = append(facts.Children, edge(c, !s.childRequired(c.Platform)))

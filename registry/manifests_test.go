@@ -165,6 +165,26 @@ func TestSparseIndex(t *testing.T) {
 	}
 }
 
+// A sparse image may lack layers, never its config, and holds a layer that comes later.
+func TestSparseImage(t *testing.T) {
+	f := newFixture(t)
+	sparse := assemble(f.blobs, f.facts, registry.Config{SparseImages: true})
+	body := f.image(t, "elsewhere", config("linux", "arm"), []byte("layer"))
+	p := registry.ManifestPush{Reference: ref(t, "x"), Body: body}
+	if _, err := sparse.PutManifest(t.Context(), "a/b", p); !errors.Is(err, registry.ErrManifestBlobUnknown) {
+		t.Errorf("without its config: %v", err)
+	}
+	f.push(t, "a/b", config("linux", "arm"))
+	if _, err := f.PutManifest(t.Context(), "a/b", p); !errors.Is(err, registry.ErrManifestBlobUnknown) {
+		t.Errorf("where sparse images are not accepted: %v", err)
+	}
+	sparse.put(t, "a/b", "x", "", body)
+	f.push(t, "a/b", []byte("layer"))
+	if err := f.DeleteBlob(t.Context(), "a/b", digest.FromString("layer")); !errors.Is(err, registry.ErrConflict) {
+		t.Errorf("delete of the layer that came later: %v", err)
+	}
+}
+
 func TestForeignLayers(t *testing.T) {
 	f := newFixture(t)
 	m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest}

@@ -55,7 +55,7 @@ type Chunk struct {
 // ManifestPush is a manifest to store.
 type ManifestPush struct {
 	Reference Reference
-	// Tags are tags to set besides Reference, which is a digest then (the tag parameters of the spec's main branch).
+	// Tags are tags to set besides Reference (the tag parameters of the spec's main branch).
 	Tags []string
 	// MediaType is what the client said; empty when it said nothing.
 	MediaType string

@@ -19,6 +19,8 @@ type Config struct {
 	// ChildRequired reports whether a manifest that an index lists for a platform has to be there when the index is
 	// pushed. Nil requires all. The platform is nil where the index names none.
 	ChildRequired func(*v1.Platform) bool
+	// SparseImages accepts images of which the repository lacks layers. The config has to be there all the same.
+	SparseImages bool
 	// URLAllowed reports whether a layer that is kept elsewhere may be at a URL. Nil allows all.
 	URLAllowed func(url string) bool
 }
@@ -28,6 +30,7 @@ type Service struct {
 	blobs         storage.Blobs
 	facts         *metadata.Store
 	childRequired func(*v1.Platform) bool
+	sparseImages  bool
 	urlAllowed    func(url string) bool
 	sessions      sessions
 	buffers       buffers
@@ -41,7 +44,10 @@ func New(c Config) *Service {
 	if c.URLAllowed == nil {
 		c.URLAllowed = func(string) bool { return true }
 	}
-	return &Service{blobs: c.Blobs, facts: c.Metadata, childRequired: c.ChildRequired, urlAllowed: c.URLAllowed}
+	return &Service{
+		blobs: c.Blobs, facts: c.Metadata,
+		childRequired: c.ChildRequired, sparseImages: c.SparseImages, urlAllowed: c.URLAllowed,
+	}
 }
 
 // Blob returns the descriptor of a blob of a repository, and makes sure that the blob stays for the lease time, so that a

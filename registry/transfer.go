@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -43,8 +42,10 @@ func (b *buffers) transfer(out io.Writer, sum hash.Hash, body io.Reader) (int64,
 	if readErr != nil {
 		defer b.put(buf)
 		sum.Write(buf[:n])
-		_, err := out.Write(buf[:n])
-		return int64(n), errors.Join(err, asReadError(readErr))
+		if _, err := out.Write(buf[:n]); err != nil {
+			return 0, err
+		}
+		return int64(n), asReadError(readErr)
 	}
 	t := b.startHashing(sum)
 	total, err := t.copy(out, body, buf)

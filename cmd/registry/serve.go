@@ -101,6 +101,7 @@ func apiHandler(c *config.Config, s *stores, l login, log *slog.Logger) http.Han
 			Blobs:         s.blobs,
 			Metadata:      s.facts,
 			ChildRequired: childRequired(c.Validation),
+			SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
 			URLAllowed:    urlAllowed(c.Validation),
 		}),
 		Auth:           l.auth,
