@@ -240,6 +240,9 @@ func (w *writer) disconnect() error {
 // reconnect gives up a connection whose transaction failed: what state it is in is not worth finding out. The database
 // decides on the next connection what was committed.
 func (w *writer) reconnect() {
+	if w.conn == nil {
+		return // there was none to be had
+	}
 	_ = w.raw(`ROLLBACK`) // fails when the database rolled back by itself
 	_ = w.conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = w.disconnect()
