@@ -48,6 +48,7 @@ func configCommand(s streams) *cobra.Command {
 		Use:   "config",
 		Short: "Look at the configuration",
 		Args:  cobra.NoArgs,
+		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
 	command.AddCommand(&cobra.Command{
 		Use:   "check [CONFIG]",

@@ -71,7 +71,6 @@ func rootCommand(s streams) *cobra.Command {
 
 Every key of the file can be overridden by an environment variable: REGISTRY_HTTP_ADDR is http.addr. Secrets also by the
 name of a file that holds them: REGISTRY_AUTH_INITIALPASSWORD_FILE.`,
-		Args:              cobra.NoArgs,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
