@@ -77,7 +77,7 @@ fuzz: ## Fuzz each target for FUZZTIME (10s)
 
 .PHONY: bench
 bench: build $(PEER) ## Measure the registry against another one, over TLS
-	go run ./conformance/load -start berth=dist/registry -start distribution=$(PEER)
+	go run ./conformance/load -start berth=dist/registry,REGISTRY_AUTH=none -start distribution=$(PEER)
 
 .PHONY: cover
 cover: ## Report how much the packages' own tests cover

@@ -34,6 +34,7 @@ func rules() map[string][]string {
 		"storage/filesystem/filesystemtest": {"storage", "storage/filesystem"},
 		"storage/storagetest":               {"storage"},
 		"storage/metadata":                  {"storage"},
+		"storage/metadata/metatest":         {"storage", "storage/metadata", "storage/storagetest"},
 		"auth":                              {},
 		"config":                            {},
 		"tls":                               {},
