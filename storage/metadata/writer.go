@@ -243,9 +243,10 @@ func (w *writer) reconnect() {
 	if w.conn == nil {
 		return // there was none to be had
 	}
-	_ = w.raw(`ROLLBACK`) // fails when the database rolled back by itself
+	_ = w.raw(`ROLLBACK`)    // fails when the database rolled back by itself
+	_ = w.statements.close() // before the connection, which does not know them
 	_ = w.conn.Raw(func(any) error { return driver.ErrBadConn })
-	_ = w.disconnect()
+	w.conn = nil
 }
 
 // watchLog has the write-ahead log copied when it has grown.
