@@ -57,7 +57,8 @@ func openSQLite(ctx context.Context, c Config) (_ *sqliteDB, err error) {
 		return nil, err
 	}
 	words := sqliteDialect().words
-	writing, err := connectSQLite(c, "foreign_keys(1)", "journal_mode(WAL)", "wal_autocheckpoint(0)", "journal_size_limit(1048576)", "synchronous(FULL)")
+	writing, err := connectSQLite(c, "foreign_keys(1)", "synchronous(FULL)", "journal_mode(WAL)", "wal_autocheckpoint(0)",
+		"journal_size_limit(1048576)", fmt.Sprintf("busy_timeout(%d)", busyTimeout))
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +66,7 @@ func openSQLite(ctx context.Context, c Config) (_ *sqliteDB, err error) {
 	if db.writer, err = startWriter(ctx, writing, words, c); err != nil {
 		return nil, errors.Join(err, writing.Close())
 	}
-	if db.readers, err = connectSQLite(c, "query_only(1)", "mmap_size(268435456)"); err != nil {
+	if db.readers, err = connectSQLite(c, "query_only(1)", "mmap_size(268435456)", "busy_timeout(10000)"); err != nil {
 		return nil, err
 	}
 	db.readers.SetMaxOpenConns(max(4, 2*runtime.GOMAXPROCS(0)))
@@ -75,7 +76,7 @@ func openSQLite(ctx context.Context, c Config) (_ *sqliteDB, err error) {
 }
 
 func connectSQLite(c Config, pragmas ...string) (*sql.DB, error) {
-	query := url.Values{"_pragma": append(pragmas, "busy_timeout(10000)")}
+	query := url.Values{"_pragma": pragmas}
 	name := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(c.Path), RawQuery: query.Encode()}
 	connector, err := sqlite.NewConnector(name.String())
 	if err != nil {

@@ -21,6 +21,8 @@ const (
 	// truncateAt is the size at which commits wait until the log was copied and begins anew: beside commits that
 	// never pause, it would grow for ever.
 	truncateAt = 64 << 20
+	// busyTimeout is how many milliseconds the writer waits for others: for readers only, when it truncates the log.
+	busyTimeout = 500
 )
 
 var errClosed = errors.New("metadata store is closed")
@@ -42,6 +44,14 @@ type writer struct {
 	conn       *sql.Conn
 	statements *statements
 	level      durability // what PRAGMA synchronous says now
+	log        logLimits
+}
+
+// logLimits are sizes of the write-ahead log in bytes.
+type logLimits struct {
+	checkpoint int64 // from which the checkpointer is woken
+	truncate   int64 // from which commits wait
+	retry      int64 // below which that is not tried again
 }
 
 type request struct {
@@ -59,6 +69,7 @@ func startWriter(ctx context.Context, db *sql.DB, words *strings.Replacer, c Con
 	w := &writer{
 		db: db, words: words, walPath: c.Path + "-wal", config: c,
 		requests: make(chan *request, maxBatch), kick: make(chan struct{}, 1),
+		log: logLimits{checkpoint: checkpointAt, truncate: truncateAt},
 	}
 	if err := w.connect(ctx); err != nil {
 		return nil, err
@@ -253,9 +264,12 @@ func (w *writer) reconnect() {
 func (w *writer) watchLog() {
 	size := w.logSize()
 	switch {
-	case size >= truncateAt && w.conn != nil:
-		w.copyLog(w.conn, `PRAGMA wal_checkpoint(TRUNCATE)`)
-	case size >= checkpointAt:
+	case size >= max(w.log.truncate, w.log.retry) && w.conn != nil:
+		w.log.retry = 0
+		if !w.copyLog(w.conn, `PRAGMA wal_checkpoint(TRUNCATE)`) {
+			w.log.retry = 2 * size // commits must not wait for a long read more than a few times
+		}
+	case size >= w.log.checkpoint:
 		select {
 		case w.kick <- struct{}{}:
 		default: // it is at it
@@ -285,9 +299,12 @@ func (w *writer) checkpoint() {
 	}
 }
 
-func (w *writer) copyLog(conn *sql.Conn, pragma string) {
+// copyLog reports whether the whole log was copied.
+func (w *writer) copyLog(conn *sql.Conn, pragma string) bool {
 	var busy, logged, copied int
 	if err := conn.QueryRowContext(context.Background(), pragma).Scan(&busy, &logged, &copied); err != nil {
 		w.config.Log.Error("metadata checkpoint failed", "error", err)
+		return false
 	}
+	return busy == 0
 }
