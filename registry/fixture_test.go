@@ -125,6 +125,14 @@ func config(os, architecture string) []byte {
 	return fmt.Appendf(nil, `{"os":%q,"architecture":%q,"created":"2026-01-02T03:04:05Z","rootfs":{"type":"layers","diff_ids":[]}}`, os, architecture)
 }
 
+// imageOf is the manifest of an image of one layer.
+func imageOf(config, layer []byte) []byte {
+	return fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",`+
+		`"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},`+
+		`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`,
+		digest.FromBytes(config), len(config), digest.FromBytes(layer), len(layer))
+}
+
 func encode(t testing.TB, document any) []byte {
 	t.Helper()
 	body, err := json.Marshal(document)

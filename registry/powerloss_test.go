@@ -173,10 +173,7 @@ func (m *machine) pushImage(random *rand.Rand, layer []byte) {
 		m.stored()
 		m.blobs[d] = content
 	}
-	body := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",`+
-		`"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},`+
-		`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`,
-		digest.FromBytes(c), len(c), digest.FromBytes(layer), len(layer))
+	body := imageOf(c, layer)
 	tag := fmt.Sprint("tag", random.IntN(3))
 	p, err := m.PutManifest(ctx, "a/b", registry.ManifestPush{Reference: registry.Reference{Tag: tag}, Body: body})
 	if err != nil {
