@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,17 +40,17 @@ func (s shell) do(name string, args ...string) string {
 	return out
 }
 
+// try runs a client. Its error has what the client printed.
 func (s shell) try(name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(s.t.Context(), filepath.Join(s.bin, name), args...)
 	cmd.Dir = s.home
 	cmd.Env = []string{"HOME=" + s.home, "DOCKER_CONFIG=" + s.home, "SSL_CERT_FILE=" + s.CA}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if err != nil {
-		s.t.Logf("%s printed:\n%s%s", name, &stdout, &stderr)
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%w; it printed:\n%s%s", err, &stdout, &stderr)
 	}
-	return strings.TrimSpace(stdout.String()), err
+	return strings.TrimSpace(stdout.String()), nil
 }
 
 // TestClients pushes and pulls with the clients that people use, over HTTPS and with a password.

@@ -48,46 +48,59 @@ func fill(t *testing.T, dir string, spare int64) string {
 	return path
 }
 
-// TestDiskFull fills the disk below a registry, once down to its reserve and once for real, in the middle of an upload.
-// Pushes are refused with a status that says so; pulls and deletes go on; and when there is space again so do pushes.
+// TestDiskFull fills the disk below a registry: beyond its reserve, so far that an upload reaches the reserve on its way,
+// and to the last byte, as only another program can. Pushes are refused with a status that says so; pulls go on, and so do
+// deletes thanks to the reserve; and when there is space again so do pushes.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name        string
-		disk, spare int64
-		env         []string
+		name string
+		full fullDisk
 	}{
-		{"down to the reserve", 400 << 20, 200 << 20, nil},
-		{"in the middle of an upload", 64 << 20, 8 << 20, []string{"REGISTRY_STORAGE_FILESYSTEM_MINFREE=1MiB"}},
+		{"beyond the reserve", fullDisk{size: 400 << 20, spare: 200 << 20, reserve: "256MiB"}},
+		{"in the middle of an upload", fullDisk{size: 128 << 20, spare: 48 << 20, reserve: "32MiB"}},
+		{"to the last byte", fullDisk{size: 128 << 20, spare: 0, reserve: "0"}},
 	} {
-		t.Run(tt.name, func(t *testing.T) { testDiskFull(t, tt.disk, tt.spare, tt.env) })
+		t.Run(tt.name, tt.full.test)
 	}
 }
 
-func testDiskFull(t *testing.T, disk, spare int64, env []string) {
+// fullDisk says how full a disk is to get.
+type fullDisk struct {
+	size, spare int64 // bytes
+	reserve     string
+}
+
+func (d fullDisk) test(t *testing.T) {
 	const repository = "disk/full"
-	ctx, root := t.Context(), smallDisk(t, disk)
-	b := start(t, options{root: root, env: env})
+	ctx, root := t.Context(), smallDisk(t, d.size)
+	b := start(t, options{root: root, env: []string{"REGISTRY_STORAGE_FILESYSTEM_MINFREE=" + d.reserve}})
 	c := b.client()
-	kept, dropped := client.Content{Seed: 1, Size: 1 << 20}, client.Content{Seed: 2, Size: 1 << 20}
-	large := client.Content{Seed: 3, Size: 16 << 20}
 	push := func(content client.Content) error {
 		return c.PushBlob(ctx, repository, content.Digest(), content.Reader(0), content.Size)
 	}
-	for _, content := range []client.Content{kept, dropped} {
+	kept, large := client.Content{Seed: 1, Size: 1 << 20}, client.Content{Seed: 2, Size: 64 << 20}
+	dropped := make([]client.Content, 50)
+	for i := range dropped {
+		dropped[i] = client.Content{Seed: 100 + uint64(i), Size: 1000}
+	}
+	for _, content := range append(dropped, kept) {
 		if err := push(content); err != nil {
 			t.Fatal(err)
 		}
 	}
-	ballast := fill(t, root, spare)
+	ballast := fill(t, root, d.spare)
 	if err := push(large); client.Status(err) != http.StatusInsufficientStorage {
 		t.Errorf("push to a full disk: %v, want status 507", err)
 	}
 	if err := verifyBlob(ctx, c, name{repository, kept.Digest().String()}, kept); err != nil {
 		t.Errorf("pull from a full disk: %v", err)
 	}
-	if err := c.DeleteBlob(ctx, repository, dropped.Digest()); err != nil {
-		t.Errorf("delete on a full disk: %v", err)
+	for _, content := range dropped {
+		err := c.DeleteBlob(ctx, repository, content.Digest())
+		if err != nil && (d.spare > 0 || client.Status(err) != http.StatusInsufficientStorage) {
+			t.Fatalf("delete on a full disk: %v", err)
+		}
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -193,11 +192,13 @@ func (b *berth) host() string {
 // fsck checks the registry's store, which must be without findings, whether or not the registry runs.
 func (b *berth) fsck(flags ...string) {
 	b.t.Helper()
+	if out, err := b.tryFsck(flags...); err != nil {
+		b.t.Fatalf("fsck %s: %v\n%s", strings.Join(flags, " "), err, out)
+	}
+}
+
+func (b *berth) tryFsck(flags ...string) ([]byte, error) {
 	cmd := exec.CommandContext(b.t.Context(), b.Program, append([]string{"fsck"}, flags...)...)
 	cmd.Dir, cmd.Env = b.Dir, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + b.Dir}, b.Env...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		b.t.Fatalf("fsck %s: %v\n%s", strings.Join(flags, " "), err, &out)
-	}
+	return cmd.CombinedOutput()
 }
