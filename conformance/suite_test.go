@@ -36,7 +36,7 @@ func suiteRuns() []suiteRun {
 		},
 		{name: "dev", env: dev, disabled: []string{"Sparse Manifests"}},
 		{name: "dev, HTTPS and htpasswd", options: options{tls: true, htpasswd: true}, env: dev, disabled: []string{"Sparse Manifests"}},
-		{name: "dev, sparse indexes", options: options{env: []string{sparse}}, env: append(dev, "OCI_DATA_SPARSE=true")},
+		{name: "dev, sparse", options: options{env: []string{sparse}}, env: append(dev, "OCI_DATA_SPARSE=true")},
 	}
 }
 
@@ -170,7 +170,7 @@ below; ` + "`make conformance-table`" + ` writes this page.
 - **1.1** is the released version of the spec.
 - **dev** is what its main branch adds: cancelling uploads, digest headers everywhere, tag parameters.
 - **dev, HTTPS and htpasswd** is the same over HTTPS with a certificate that Berth made, as a user with a password.
-- **dev, sparse indexes** pushes indexes some of whose images are absent, which
+- **dev, sparse** also pushes an index that lacks an image and an image that lacks a layer, which
   ` + "`validation.manifests.indexes.platforms: none`" + ` allows.
 
 "Disabled" is what the suite's settings for that run leave out.
