@@ -35,6 +35,7 @@ type writer struct {
 	walPath  string
 	requests chan *request
 	kick     chan struct{} // wakes the checkpointer
+	copying  sync.Mutex    // held while the log is copied: SQLite refuses to do it twice at once
 	done     sync.WaitGroup
 	closing  sync.RWMutex // held for reading while sending to requests
 	closed   bool
@@ -301,6 +302,8 @@ func (w *writer) checkpoint() {
 
 // copyLog reports whether the whole log was copied.
 func (w *writer) copyLog(conn *sql.Conn, pragma string) bool {
+	w.copying.Lock()
+	defer w.copying.Unlock()
 	var busy, logged, copied int
 	if err := conn.QueryRowContext(context.Background(), pragma).Scan(&busy, &logged, &copied); err != nil {
 		w.config.Log.Error("metadata checkpoint failed", "error", err)
