@@ -1,0 +1,132 @@
+package metatest
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+)
+
+func factTests() suite {
+	return suite{
+		{"Ping", func(t *testing.T, f *fixture) { must(t, f.Ping(t.Context())) }},
+		{"Settings", testSettings},
+		{"Clock", testClock},
+		{"ClockSetBack", testClockSetBack},
+		{"Cancelled", testCancelled},
+		{"Audit", testAudit},
+	}
+}
+
+func testSettings(t *testing.T, f *fixture) {
+	got, err := f.Setting(t.Context(), "x")
+	must(t, err)
+	wantEqual(t, "a setting that nobody made", got, []byte(nil))
+	for _, value := range []string{"first", "second"} {
+		got, err := f.SetSettingOnce(t.Context(), "x", []byte(value))
+		must(t, err)
+		wantEqual(t, "set once", string(got), "first")
+	}
+	got, err = f.Setting(t.Context(), "x")
+	must(t, err)
+	wantEqual(t, "setting", string(got), "first")
+}
+
+// observe reads the clock and fails unless latest is what was seen before.
+func (f *fixture) observe(t *testing.T, want time.Time) (now time.Time) {
+	t.Helper()
+	now, latest, err := f.ObserveClock(t.Context())
+	must(t, err)
+	if !latest.Equal(want) {
+		t.Errorf("latest is %s, want %s", latest, want)
+	}
+	return now
+}
+
+func testClock(t *testing.T, f *fixture) {
+	first := f.observe(t, time.Time{})
+	if time.Since(first).Abs() > time.Minute {
+		t.Errorf("the clock says %s", first)
+	}
+	f.observe(t, first)
+	second := f.observe(t, first) // not yet worth writing down
+	if second.Before(first) {
+		t.Errorf("%s after %s", second, first)
+	}
+	f.exec(t, 1, `UPDATE settings SET value = $1 WHERE name = 'clock'`, []byte("1000"))
+	third := f.observe(t, time.Unix(1, 0))
+	f.observe(t, third)
+}
+
+func testClockSetBack(t *testing.T, f *fixture) {
+	f.observe(t, time.Time{})
+	const future = "9000000000000"
+	f.exec(t, 1, `UPDATE settings SET value = $1 WHERE name = 'clock'`, []byte(future))
+	for range 2 {
+		f.observe(t, time.UnixMilli(9000000000000)) // stays
+	}
+	f.exec(t, 1, `UPDATE settings SET value = $1 WHERE name = 'clock'`, []byte("x"))
+	if _, _, err := f.ObserveClock(t.Context()); err == nil || !strings.Contains(err.Error(), "clock") {
+		t.Errorf("a clock that is no number: %v", err)
+	}
+}
+
+// testCancelled has nothing happen for a caller who is gone.
+func testCancelled(t *testing.T, f *fixture) {
+	f.push(t, "a", blob(1))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := f.Blob(ctx, "a", blob(1))
+	wantError(t, "read", err, context.Canceled)
+	wantError(t, "write", f.PutManifest(ctx, "a", image("one")), context.Canceled)
+	f.wantNoManifest(t, "a", image("one"))
+}
+
+// testAudit makes contradictions, each of which the audit has to find, and takes them back.
+func testAudit(t *testing.T, f *fixture) {
+	key := f.push(t, "a", blob(1))
+	f.push(t, "a", blob(2))
+	u := f.start(t, "a")
+	f.put(t, "a", image("one", blob(2)))
+	f.put(t, "a", index("two", image("one").Digest))
+	for _, test := range []struct {
+		name            string
+		contradict, fix string
+		arg             any
+	}{
+		{"a key in two places",
+			`INSERT INTO dead_keys (key, delete_after) VALUES ($1, 0)`, `DELETE FROM dead_keys WHERE key = $1`, key},
+		{"an upload without a key",
+			`UPDATE uploads SET key = NULL WHERE id = $1`, `UPDATE uploads SET key = 'x' WHERE id = $1`, u.ID},
+		{"a link that is not queued",
+			`UPDATE gc_queue SET repository = -repository WHERE digest = $1`,
+			`UPDATE gc_queue SET repository = -repository WHERE digest = $1`, encoded(blob(1))},
+		{"an edge that waits for a blob that is there",
+			`UPDATE manifest_blobs SET linked = NULL WHERE digest = $1`,
+			`UPDATE manifest_blobs SET linked = digest WHERE digest = $1`, encoded(blob(2))},
+		{"an edge that waits for a manifest that is there",
+			`UPDATE manifest_children SET child = NULL WHERE digest = $1`,
+			`UPDATE manifest_children SET child = (SELECT id FROM manifests WHERE digest = $1)`, encoded(image("one").Digest)},
+		{"a blob that nobody has",
+			`INSERT INTO blobs (digest, key, size, stored_at) VALUES ($1, 'unused', 0, 0)`,
+			`DELETE FROM blobs WHERE digest = $1`, encoded(blob(3))},
+		{"a manifest without a body",
+			`INSERT INTO manifests (id, repository, digest, media_type, artifact_type, size, total_size, pushed_at, pushed_by)
+			 SELECT 1000, id, $1, '', '', 0, 0, 0, '' FROM repositories`,
+			`DELETE FROM manifests WHERE digest = $1`, encoded(blob(4))},
+	} {
+		f.audit(t)
+		f.exec(t, 1, test.contradict, test.arg)
+		problems, err := f.Audit(t.Context(), 10)
+		must(t, err)
+		if len(problems) != 1 {
+			t.Errorf("%s: %q", test.name, problems)
+		}
+		f.exec(t, 1, test.fix, test.arg)
+	}
+	f.exec(t, 2, `DELETE FROM gc_queue`)
+	problems, err := f.Audit(t.Context(), 1)
+	must(t, err)
+	wantEqual(t, "problems, up to one of a kind", len(problems), 1)
+	must(t, f.DeleteBlob(t.Context(), "a", blob(1)))
+}

@@ -1,0 +1,287 @@
+package metatest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"berth/storage/metadata"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// walkTests compare the store with a model of it along random sequences of calls.
+func walkTests() suite {
+	var tests suite
+	for seed := range uint64(4) {
+		tests = append(tests, struct {
+			name string
+			run  func(t *testing.T, f *fixture)
+		}{fmt.Sprintf("Seed%d", seed), func(t *testing.T, f *fixture) {
+			w := &walk{fixture: f, t: t, rng: rand.New(rand.NewPCG(seed, 0)), model: newModel()}
+			w.run(400)
+		}})
+	}
+	return tests
+}
+
+// walk makes random calls, few enough different ones that they meet each other.
+type walk struct {
+	*fixture
+	t     *testing.T
+	rng   *rand.Rand
+	model *model
+}
+
+func (w *walk) run(steps int) {
+	moves := []func(){
+		w.start, w.start, w.claim, w.checkpoint, w.commit, w.commit, w.commit, w.cancel, w.expire,
+		w.mount, w.lease, w.deleteBlob, w.put, w.put, w.put, w.deleteManifest, w.deleteTag, w.forget,
+	}
+	for step := range steps {
+		moves[w.rng.IntN(len(moves))]()
+		if step%40 == 0 {
+			w.compare()
+		}
+		if w.t.Failed() {
+			w.t.Fatalf("at step %d", step)
+		}
+	}
+	w.compare()
+}
+
+func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] }
+
+func (w *walk) repository() string  { return pick(w.rng, walkRepositories()) }
+func (w *walk) blob() digest.Digest { return pick(w.rng, walkBlobs()) }
+func (w *walk) chance(n int) bool   { return w.rng.IntN(n) == 0 }
+func (w *walk) upload() (string, bool) {
+	ids := w.model.uploadIDs()
+	if len(ids) == 0 {
+		return "", false
+	}
+	return pick(w.rng, ids), true
+}
+
+// declared is a digest or none.
+func (w *walk) declared() digest.Digest {
+	if w.chance(2) {
+		return ""
+	}
+	return w.blob()
+}
+
+func (w *walk) start() {
+	declared := w.declared()
+	u, err := w.StartUpload(w.t.Context(), w.newID(), w.repository(), digest.SHA256, declared)
+	must(w.t, err)
+	w.model.repositories[u.Repository] = true
+	want := metadata.Upload{ID: u.ID, Repository: u.Repository, Epoch: 1, Algorithm: digest.SHA256, Pinned: w.model.held(declared)}
+	w.takeKey(&want, u)
+	wantEqual(w.t, "start", u, want)
+	w.model.uploads[u.ID] = u
+}
+
+// takeKey gives want the key of got where it has to have one, and sees to it that it is new.
+func (w *walk) takeKey(want *metadata.Upload, got metadata.Upload) {
+	if want.Key != "" || want.Pinned != "" {
+		return
+	}
+	if _, known := w.model.keys[got.Key]; known || got.Key == "" {
+		w.t.Errorf("upload %s got the key %q", got.ID, got.Key)
+	}
+	want.Key = got.Key
+	w.model.keys[got.Key] = "upload"
+}
+
+func (w *walk) claim() {
+	id, ok := w.upload()
+	if !ok {
+		return
+	}
+	want, declared := w.model.uploads[id], w.declared()
+	u, err := w.ClaimUpload(w.t.Context(), want.Repository, id, declared)
+	must(w.t, err)
+	if want.Committed == "" {
+		pinned := want.Pinned
+		want.Epoch, want.Pinned = want.Epoch+1, ""
+		if want.Size == 0 {
+			want.Pinned = w.model.held(declared)
+		}
+		w.takeKey(&want, u)
+		w.model.uploads[id] = want
+		w.model.dropUnused(pinned)
+	}
+	wantEqual(w.t, "claim", u, want)
+}
+
+// attempt returns an upload as somebody knows it who may have been superseded, and whether that is so.
+func (w *walk) attempt() (u metadata.Upload, superseded, ok bool) {
+	id, ok := w.upload()
+	if !ok {
+		return u, false, false
+	}
+	u = w.model.uploads[id]
+	superseded = u.Committed != ""
+	if w.chance(5) {
+		u.Epoch--
+		superseded = true
+	}
+	return u, superseded, true
+}
+
+func (w *walk) checkpoint() {
+	u, superseded, ok := w.attempt()
+	if !ok || u.Pinned != "" {
+		return
+	}
+	u.Size, u.State, u.HashState = u.Size+1, []byte("state"), []byte("hash")
+	err := w.CheckpointUpload(w.t.Context(), u)
+	if superseded {
+		wantError(w.t, "checkpoint", err, metadata.ErrSuperseded)
+		return
+	}
+	must(w.t, err)
+	w.model.uploads[u.ID] = u
+}
+
+func (w *walk) commit() {
+	u, superseded, ok := w.attempt()
+	if !ok {
+		return
+	}
+	d := w.blob()
+	if u.Pinned != "" && (u.Key == "" || w.chance(2)) {
+		d = u.Pinned
+	}
+	u.Size = blobSize
+	err := w.CommitUpload(w.t.Context(), u, d)
+	if superseded {
+		wantError(w.t, "commit", err, metadata.ErrSuperseded)
+		return
+	}
+	must(w.t, err)
+	w.model.commit(u, d)
+}
+
+func (w *walk) cancel() {
+	id, ok := w.upload()
+	if !ok {
+		return
+	}
+	u := w.model.uploads[id]
+	err := w.CancelUpload(w.t.Context(), u.Repository, id)
+	if u.Committed != "" {
+		wantError(w.t, "cancel", err, metadata.ErrNotFound)
+		return
+	}
+	must(w.t, err)
+	w.model.end(u)
+}
+
+func (w *walk) expire() {
+	id, ok := w.upload()
+	if !ok || !w.chance(3) {
+		return
+	}
+	u := w.model.uploads[id]
+	w.fixture.expire(w.t, u)
+	w.wantExpired(w.t, u)
+	w.model.end(u)
+}
+
+func (w *walk) mount() {
+	to, from, d := w.repository(), w.repository(), w.blob()
+	err := w.MountBlob(w.t.Context(), to, from, d)
+	if !w.model.links[place{from, d}] {
+		wantError(w.t, "mount", err, metadata.ErrNotFound)
+		return
+	}
+	must(w.t, err)
+	w.model.link(to, d)
+}
+
+func (w *walk) lease() {
+	repository, d := w.repository(), w.blob()
+	b, err := w.LeaseBlob(w.t.Context(), repository, d)
+	if !w.model.links[place{repository, d}] {
+		wantError(w.t, "lease", err, metadata.ErrNotFound)
+		return
+	}
+	must(w.t, err)
+	wantEqual(w.t, "leased blob", b, metadata.Blob{Digest: d, Key: w.model.blobs[d], Size: blobSize})
+}
+
+func (w *walk) deleteBlob() {
+	repository, d := w.repository(), w.blob()
+	err := w.DeleteBlob(w.t.Context(), repository, d)
+	users := w.model.users(repository, d)
+	switch {
+	case !w.model.links[place{repository, d}]:
+		wantError(w.t, "delete blob", err, metadata.ErrNotFound)
+	case len(users) > 0:
+		wantInUse(w.t, "delete blob", err, users...)
+	default:
+		must(w.t, err)
+		delete(w.model.links, place{repository, d})
+		w.model.dropUnused(d)
+	}
+}
+
+func (w *walk) put() {
+	repository, m := w.repository(), pick(w.rng, walkManifests())
+	if !w.chance(4) {
+		m.Tags = []string{pick(w.rng, []string{"x", "y", "z"})}
+	}
+	err := w.PutManifest(w.t.Context(), repository, m)
+	if missing := w.model.missing(repository, m); missing != nil {
+		wantEqual(w.t, "put", err, missing)
+		return
+	}
+	must(w.t, err)
+	w.model.put(repository, m)
+}
+
+func (w *walk) deleteManifest() {
+	repository, m := w.repository(), pick(w.rng, walkManifests())
+	err := w.DeleteManifest(w.t.Context(), repository, m.Digest)
+	parents := w.model.parents(repository, m.Digest)
+	switch {
+	case !w.model.has(repository, m.Digest):
+		wantError(w.t, "delete manifest", err, metadata.ErrNotFound)
+	case len(parents) > 0:
+		wantInUse(w.t, "delete manifest", err, parents...)
+	default:
+		must(w.t, err)
+		w.model.deleteManifest(repository, m.Digest)
+	}
+}
+
+func (w *walk) deleteTag() {
+	repository, tag := w.repository(), pick(w.rng, []string{"x", "y", "z"})
+	err := w.DeleteTag(w.t.Context(), repository, tag)
+	if _, ok := w.model.tags[repository][tag]; !ok {
+		wantError(w.t, "delete tag", err, metadata.ErrNotFound)
+		return
+	}
+	must(w.t, err)
+	delete(w.model.tags[repository], tag)
+}
+
+// forget lets the grace pass and forgets the keys that are dead, as the reaper does.
+func (w *walk) forget() {
+	if !w.chance(5) {
+		return
+	}
+	_, err := w.sql.ExecContext(w.t.Context(), `UPDATE dead_keys SET delete_after = 0`)
+	must(w.t, err)
+	keys, err := w.DeadKeys(w.t.Context(), 1000)
+	must(w.t, err)
+	for _, key := range keys {
+		if w.model.keys[key] != "dead" {
+			w.t.Errorf("key %s is dead and should be %q", key, w.model.keys[key])
+		}
+		w.model.keys[key] = ""
+	}
+	must(w.t, w.ForgetKeys(w.t.Context(), keys))
+}
