@@ -1,0 +1,59 @@
+package metadata
+
+import (
+	"context"
+	"slices"
+	"strings"
+)
+
+// Update runs fn in a transaction, which it shares with others that come at the same time. exec runs statements of it.
+func Update(ctx context.Context, s *Store, fn func(exec func(query string, args ...any) error) error) error {
+	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		return fn(func(query string, args ...any) error {
+			_, err := t.exec(ctx, query, args...)
+			return err
+		})
+	})
+}
+
+// Waiting is how many transactions wait for the writer.
+func Waiting(s *Store) int { return len(s.db.(*sqliteDB).writer.requests) }
+
+// IsAudit reports whether a text that Statements returned is of a query that audits: those look at everything.
+func IsAudit(text string) bool {
+	return slices.ContainsFunc(append((&sqliteDB{}).audits(), audits...), func(query string) bool {
+		return strings.HasPrefix(text, strings.Join(strings.Fields(query), " "))
+	})
+}
+
+// Statements are the texts of the statements that the store prepared, as the database sees them.
+func Statements(s *Store) (texts []string) {
+	db := s.db.(*sqliteDB)
+	for _, prepared := range []*statements{db.reads, db.writer.statements} {
+		prepared.byText.Range(func(text, _ any) bool {
+			texts = append(texts, strings.Join(strings.Fields(prepared.words.Replace(text.(string))), " "))
+			return true
+		})
+	}
+	slices.Sort(texts)
+	return texts
+}
+
+// LimitLog has the write-ahead log copied when it has checkpoint bytes, and truncated when it has truncate bytes.
+func LimitLog(ctx context.Context, s *Store, checkpoint, truncate int64) error {
+	w := s.db.(*sqliteDB).writer
+	return w.do(ctx, relaxed, func(context.Context, *tx) error { // in the goroutine that owns the limits
+		w.log = logLimits{checkpoint: checkpoint, truncate: truncate}
+		return nil
+	})
+}
+
+// LogRetry is the size of the log below which truncating it is not tried again.
+func LogRetry(ctx context.Context, s *Store) (size int64, err error) {
+	w := s.db.(*sqliteDB).writer
+	err = w.do(ctx, relaxed, func(context.Context, *tx) error {
+		size = w.log.retry
+		return nil
+	})
+	return size, err
+}
