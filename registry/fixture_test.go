@@ -8,7 +8,6 @@ import (
 	"io"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"berth/registry"
 	"berth/registry/fsck"
@@ -176,16 +175,6 @@ func ref(t testing.TB, s string) registry.Reference {
 		t.Fatal(err)
 	}
 	return r
-}
-
-// eventually waits until done reports true: for what another goroutine does.
-func eventually(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }
 
 // pages collects a list page by page.

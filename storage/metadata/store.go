@@ -118,11 +118,4 @@ func millis(t time.Time) any {
 	return t.UnixMilli()
 }
 
-func fromMillis(ms sql.NullInt64) time.Time {
-	if !ms.Valid {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms.Int64)
-}
-
 func nullable(s string) sql.NullString { return sql.NullString{String: s, Valid: s != ""} }
