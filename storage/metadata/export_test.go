@@ -16,6 +16,18 @@ func Update(ctx context.Context, s *Store, fn func(exec func(query string, args 
 	})
 }
 
+// SyncLevel is what SQLite's synchronous says within a transaction: 2 is FULL, 1 is NORMAL.
+func SyncLevel(ctx context.Context, s *Store, survivesPowerLoss bool) (level int, err error) {
+	d := relaxed
+	if survivesPowerLoss {
+		d = durable
+	}
+	err = s.db.update(ctx, d, func(ctx context.Context, t *tx) error {
+		return t.row(ctx, `PRAGMA synchronous`).Scan(&level)
+	})
+	return level, err
+}
+
 // Waiting is how many transactions wait for the writer.
 func Waiting(s *Store) int { return len(s.db.(*sqliteDB).writer.requests) }
 

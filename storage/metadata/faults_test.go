@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
-	"time"
 
 	"berth/storage/metadata"
 	"berth/storage/metadata/metatest"
@@ -23,66 +21,102 @@ type step struct {
 	call func(ctx context.Context, s *metadata.Store) error
 	// repeated is what the call may say when it is repeated after it happened but was reported as failed.
 	repeated error
-	// check reports what is wrong when the call succeeded, then and at the end of the scenario.
+	// check reports what is wrong when the call succeeded, then and at any time later.
 	check func(ctx context.Context, s *metadata.Store) error
 }
 
+// scenario makes steps that no other round has anything in common with, after preparing for them.
+type scenario func(ctx context.Context, s *metadata.Store, round int) ([]step, error)
+
+func scenarios() map[string]scenario {
+	return map[string]scenario{"Uploads": uploadSteps, "Manifests": manifestSteps, "Deletes": deleteSteps, "Upkeep": upkeepSteps}
+}
+
+// quick lets no time pass: leases, graces and uploads are over at once.
+func quick(path string) metadata.Config {
+	return metadata.Config{Path: path, Lease: 1, Grace: 1, UploadExpiry: 1}
+}
+
 // TestFaults has each statement of each scenario fail, in both ways: after an error the call can be repeated, nothing
-// that was acknowledged is lost, and the facts agree after a restart.
+// that was acknowledged is lost, also after a restart, and the facts agree.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	template := filepath.Join(t.TempDir(), "metadata.sqlite")
-	keys := prepareFaults(t, template)
-	for name, scenario := range map[string]func() []step{
-		"Uploads":   uploadSteps,
-		"Manifests": manifestSteps,
-		"Deletes":   deleteSteps,
-		"Upkeep":    func() []step { return upkeepSteps(keys) },
-	} {
+	for name, scenario := range scenarios() {
 		t.Run(name, func(t *testing.T) {
-			storagetest.Sweep(t, func(t *testing.T, f *storagetest.Faults) {
-				path := filepath.Join(memoryDir(t), "metadata.sqlite")
-				mustCopy(t, template, path)
-				runFaults(t, path, f, scenario())
-			})
+			c, f := quick(filepath.Join(memoryDir(t), "metadata.sqlite")), &storagetest.Faults{}
+			c.Wrap = metatest.Faults{Faults: f}.Wrap
+			s, err := metadata.Open(t.Context(), c)
+			must(t, err)
+			must(t, metadata.LimitLog(t.Context(), s, 1<<40, 1<<40)) // so that nobody else makes statements
+			done := sweep(t, s, f, scenario)
+			must(t, s.Close())
+			s = open(t, quick(c.Path))
+			for _, step := range done {
+				if err := step.check(t.Context(), s); err != nil {
+					t.Errorf("%s, after a restart: %v", step.name, err)
+				}
+			}
+			mustAudit(t, s)
 		})
 	}
 }
 
-// TestFaultsOfOpen has each statement of the first start fail.
+// sweep runs a scenario with its first statement failing, then with its second, until none is left, and returns all
+// steps.
+func sweep(t *testing.T, s *metadata.Store, f *storagetest.Faults, run scenario) (all []step) {
+	t.Helper()
+	for round := 0; ; round++ {
+		n, mode := round/2+1, storagetest.Mode(round%2)
+		f.At = 0
+		steps, err := run(t.Context(), s, round)
+		must(t, err)
+		f.Mode, f.At = mode, len(f.Calls())+n
+		for i, step := range steps {
+			steps[i].name = fmt.Sprintf("statement %d %s: %s", n, mode, step.name)
+			runStep(t, s, steps[i])
+		}
+		all = append(all, steps...)
+		if calls := f.Calls(); len(calls) < f.At {
+			if n < 10 {
+				t.Errorf("only %d statements failed", n)
+			}
+			f.At = 0
+			return all
+		}
+	}
+}
+
+func runStep(t *testing.T, s *metadata.Store, step step) {
+	t.Helper()
+	err := step.call(t.Context(), s)
+	if err != nil {
+		wantInjected(t, step.name, err)
+		err = step.call(t.Context(), s)
+	}
+	if err != nil && (step.repeated == nil || !errors.Is(err, step.repeated)) {
+		t.Errorf("%s, repeated: %v", step.name, err)
+	}
+	if err := retry(func() error { return step.check(t.Context(), s) }); err != nil {
+		t.Errorf("%s: %v", step.name, err)
+	}
+}
+
+// TestFaultsOfOpen has each statement of the first start, and of its stop, fail: the next start finds what it needs.
 func TestFaultsOfOpen(t *testing.T) {
 	t.Parallel() // goose waits a second before it repeats what failed
 	storagetest.Sweep(t, func(t *testing.T, f *storagetest.Faults) {
-		runFaults(t, filepath.Join(memoryDir(t), "metadata.sqlite"), f, nil)
-	})
-}
-
-// runFaults runs a scenario on the database at path.
-func runFaults(t *testing.T, path string, f *storagetest.Faults, steps []step) {
-	s := openFaulty(t, path, f)
-	for _, step := range steps {
-		err := step.call(t.Context(), s)
+		c := metadata.Config{Path: filepath.Join(memoryDir(t), "metadata.sqlite"), Wrap: metatest.Faults{Faults: f}.Wrap}
+		s, err := metadata.Open(t.Context(), c)
+		if err == nil {
+			err = s.Close()
+		}
 		if err != nil {
-			wantInjected(t, step.name, err)
-			err = step.call(t.Context(), s)
+			wantInjected(t, "open and close", err)
 		}
-		if err != nil && (step.repeated == nil || !errors.Is(err, step.repeated)) {
-			t.Errorf("%s, repeated: %v", step.name, err)
-		}
-		if err := retry(func() error { return step.check(t.Context(), s) }); err != nil {
-			t.Errorf("%s: %v", step.name, err)
-		}
-	}
-	if err := s.Close(); err != nil {
-		wantInjected(t, "close", err)
-	}
-	s = open(t, metadata.Config{Path: path})
-	for _, step := range steps {
-		if err := step.check(t.Context(), s); err != nil {
-			t.Errorf("%s, after a restart: %v", step.name, err)
-		}
-	}
-	mustAudit(t, s)
+		c.Wrap = nil
+		s = open(t, c)
+		mustAudit(t, s)
+	})
 }
 
 // retry repeats a call that failed by an injected fault.
@@ -92,18 +126,6 @@ func retry(call func() error) error {
 		err = call()
 	}
 	return err
-}
-
-// openFaulty opens a store whose statements fail as f says. Opening it may be what fails.
-func openFaulty(t *testing.T, path string, f *storagetest.Faults) *metadata.Store {
-	c := metadata.Config{Path: path, Wrap: metatest.Faults{Faults: f}.Wrap}
-	s, err := metadata.Open(t.Context(), c)
-	if err != nil {
-		wantInjected(t, "open", err)
-		s, err = metadata.Open(t.Context(), c)
-	}
-	must(t, err)
-	return s
 }
 
 func wantInjected(t *testing.T, what string, err error) {
@@ -130,7 +152,7 @@ func mustAudit(t *testing.T, s *metadata.Store) {
 }
 
 // memoryDir is a folder in memory where there is one: what is tested does not depend on how long a disk takes.
-func memoryDir(t *testing.T) string {
+func memoryDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "metadata")
 	if err != nil {
@@ -140,7 +162,7 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
-func mustCopy(t *testing.T, from, to string) {
+func mustCopy(t testing.TB, from, to string) {
 	t.Helper()
 	content, err := os.ReadFile(from)
 	must(t, err)
@@ -171,53 +193,21 @@ func push(ctx context.Context, s *metadata.Store, repository, id string, d diges
 	return s.CommitUpload(ctx, u, d)
 }
 
-// prepareFaults makes the database that the scenarios begin with, in which time is short, and returns its dead keys:
-// repository a has the blobs 1 and 2, a manifest of 1 tagged x and y, and uploads that are over.
-func prepareFaults(t *testing.T, path string) []string {
-	t.Helper()
-	ctx := t.Context()
-	s, err := metadata.Open(ctx, metadata.Config{Path: path, Lease: time.Millisecond, Grace: time.Millisecond, UploadExpiry: time.Millisecond})
-	must(t, err)
-	must(t, push(ctx, s, "a", "1", blob(1)))
-	must(t, push(ctx, s, "a", "2", blob(2)))
-	must(t, push(ctx, s, "a", "3", blob(3)))
-	must(t, s.PutManifest(ctx, "a", image("prepared", []string{"x", "y"}, blob(1))))
-	must(t, s.DeleteBlob(ctx, "a", blob(3)))
-	_, err = s.StartUpload(ctx, "expired", "a", digest.SHA256, "")
-	must(t, err)
-	_, err = s.StartUpload(ctx, "pinning", "a", digest.SHA256, blob(2))
-	must(t, err)
-	time.Sleep(5 * time.Millisecond) // the clock of the database counts in milliseconds
-	keys, err := s.DeadKeys(ctx, 10)
-	must(t, err)
-	if len(keys) != 1 {
-		t.Fatalf("dead keys %q", keys)
-	}
-	must(t, s.Close())
-	return keys
-}
-
 // uploadSteps is the life of two uploads.
-func uploadSteps() []step {
-	var u, known metadata.Upload
-	ids := 0
+func uploadSteps(ctx context.Context, s *metadata.Store, round int) ([]step, error) {
+	var u, other metadata.Upload
+	repository, held, fresh, ids := fmt.Sprint("uploads-", round), blob(10*round), blob(10*round+1), 0
 	start := func(into *metadata.Upload) func(context.Context, *metadata.Store) error {
 		return func(ctx context.Context, s *metadata.Store) (err error) {
 			ids++ // ids are not used twice
-			*into, err = s.StartUpload(ctx, fmt.Sprint("upload ", ids), "new", digest.SHA256, "")
-			return err
-		}
-	}
-	committed := func(want digest.Digest) func(context.Context, *metadata.Store) error {
-		return func(ctx context.Context, s *metadata.Store) error {
-			_, err := s.Blob(ctx, "new", want)
+			*into, err = s.StartUpload(ctx, fmt.Sprintf("%s-%d", repository, ids), repository, digest.SHA256, "")
 			return err
 		}
 	}
 	return []step{
 		{name: "start", call: start(&u), check: uploadExists(&u)},
 		{name: "claim", call: func(ctx context.Context, s *metadata.Store) error {
-			claimed, err := s.ClaimUpload(ctx, u.Repository, u.ID, blob(1))
+			claimed, err := s.ClaimUpload(ctx, u.Repository, u.ID, held)
 			if err == nil {
 				u = claimed
 			}
@@ -228,13 +218,13 @@ func uploadSteps() []step {
 			return s.CheckpointUpload(ctx, u)
 		}, check: uploadExists(&u)},
 		{name: "commit", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.CommitUpload(ctx, u, blob(4))
-		}, repeated: metadata.ErrSuperseded, check: committed(blob(4))},
-		{name: "start another", call: start(&known), check: uploadExists(&known)},
+			return s.CommitUpload(ctx, u, fresh)
+		}, repeated: metadata.ErrSuperseded, check: blobExists(repository, fresh)},
+		{name: "start another", call: start(&other), check: uploadExists(&other)},
 		{name: "commit what is known", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.CommitUpload(ctx, known, blob(1))
-		}, repeated: metadata.ErrSuperseded, check: committed(blob(1))},
-	}
+			return s.CommitUpload(ctx, other, held)
+		}, repeated: metadata.ErrSuperseded, check: blobExists(repository, held)},
+	}, push(ctx, s, "elsewhere", "held-"+repository, held)
 }
 
 func uploadExists(u *metadata.Upload) func(context.Context, *metadata.Store) error {
@@ -247,42 +237,48 @@ func uploadExists(u *metadata.Upload) func(context.Context, *metadata.Store) err
 	}
 }
 
-// manifestSteps mounts and puts, with one put that is refused.
-func manifestSteps() []step {
-	child, moved := image("child", nil, blob(1)), image("moved", []string{"x", "z"}, blob(1), blob(1))
-	moved.Children = []metadata.Edge{{Digest: child.Digest}}
-	put := func(m metadata.NewManifest) func(context.Context, *metadata.Store) error {
-		return func(ctx context.Context, s *metadata.Store) error { return s.PutManifest(ctx, "a", m) }
-	}
-	return []step{
-		{name: "mount", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.MountBlob(ctx, "c", "a", blob(1))
-		}, check: func(ctx context.Context, s *metadata.Store) error {
-			_, err := s.Blob(ctx, "c", blob(1))
-			return err
-		}},
-		{name: "put what lacks its child", call: func(ctx context.Context, s *metadata.Store) error {
-			var missing *metadata.MissingError
-			if err := s.PutManifest(ctx, "a", moved); !errors.As(err, &missing) {
-				return fmt.Errorf("not refused: %w", err)
-			}
-			return nil
-		}, check: func(context.Context, *metadata.Store) error { return nil }},
-		{name: "put", call: put(child), check: isThere(child)},
-		{name: "put and move tags", call: put(moved), check: isThere(moved)},
-		{name: "put again", call: put(moved), check: isThere(moved)},
+func blobExists(repository string, d digest.Digest) func(context.Context, *metadata.Store) error {
+	return func(ctx context.Context, s *metadata.Store) error {
+		_, err := s.Blob(ctx, repository, d)
+		return err
 	}
 }
 
-// isThere checks that a manifest is in repository a, under its digest and its tags.
-func isThere(m metadata.NewManifest) func(context.Context, *metadata.Store) error {
+// manifestSteps mounts and puts, with one put that is refused.
+func manifestSteps(ctx context.Context, s *metadata.Store, round int) ([]step, error) {
+	repository, d := fmt.Sprint("manifests-", round), blob(10*round)
+	child, parent := image("child", []string{"x", "y"}, d), image("parent", []string{"y", "z"}, d, d)
+	parent.Children = []metadata.Edge{{Digest: child.Digest}}
+	put := func(m metadata.NewManifest) func(context.Context, *metadata.Store) error {
+		return func(ctx context.Context, s *metadata.Store) error { return s.PutManifest(ctx, repository, m) }
+	}
+	return []step{
+		{name: "mount", call: func(ctx context.Context, s *metadata.Store) error {
+			return s.MountBlob(ctx, repository, "elsewhere", d)
+		}, check: blobExists(repository, d)},
+		{name: "put what lacks its child", call: func(ctx context.Context, s *metadata.Store) error {
+			err := s.PutManifest(ctx, repository, parent)
+			var missing *metadata.MissingError
+			if errors.As(err, &missing) {
+				return nil
+			}
+			return fmt.Errorf("not refused: %w", err)
+		}, check: blobExists(repository, d)},
+		{name: "put", call: put(child), check: manifestExists(repository, child, "x")},
+		{name: "put and move a tag", call: put(parent), check: manifestExists(repository, parent, "y", "z")},
+		{name: "put again", call: put(parent), check: manifestExists(repository, parent, "y", "z")},
+	}, push(ctx, s, "elsewhere", "held-"+repository, d)
+}
+
+// manifestExists checks that a manifest is there, under its digest and under tags.
+func manifestExists(repository string, m metadata.NewManifest, tags ...string) func(context.Context, *metadata.Store) error {
 	return func(ctx context.Context, s *metadata.Store) error {
-		_, body, err := s.Manifest(ctx, "a", m.Digest, true)
+		_, body, err := s.Manifest(ctx, repository, m.Digest, true)
 		if err != nil || string(body) != string(m.Body) {
 			return fmt.Errorf("manifest: %q, %w", body, err)
 		}
-		for _, tag := range m.Tags {
-			if got, _, err := s.TaggedManifest(ctx, "a", tag, true); err != nil || got.Digest != m.Digest {
+		for _, tag := range tags {
+			if got, _, err := s.TaggedManifest(ctx, repository, tag, true); err != nil || got.Digest != m.Digest {
 				return fmt.Errorf("tag %s: %v, %w", tag, got, err)
 			}
 		}
@@ -300,79 +296,90 @@ func isGone(lookup func(context.Context, *metadata.Store) error) func(context.Co
 	}
 }
 
-// deleteSteps deletes what was prepared.
-func deleteSteps() []step {
-	prepared := image("prepared", nil)
+// deleteSteps pushes and takes it all back.
+func deleteSteps(ctx context.Context, s *metadata.Store, round int) ([]step, error) {
+	repository, d := fmt.Sprint("deletes-", round), blob(10*round)
+	m := image("m", []string{"x", "y"}, d)
+	err := errors.Join(push(ctx, s, repository, "pushed-"+repository, d), s.PutManifest(ctx, repository, m))
+	if err == nil {
+		_, err = s.StartUpload(ctx, repository, repository, digest.SHA256, d) // which pins it
+	}
 	return []step{
 		{name: "delete tag", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.DeleteTag(ctx, "a", "x")
+			return s.DeleteTag(ctx, repository, "x")
 		}, repeated: metadata.ErrNotFound, check: isGone(func(ctx context.Context, s *metadata.Store) error {
-			_, _, err := s.TaggedManifest(ctx, "a", "x", false)
+			_, _, err := s.TaggedManifest(ctx, repository, "x", false)
 			return err
 		})},
 		{name: "delete manifest", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.DeleteManifest(ctx, "a", prepared.Digest)
+			return s.DeleteManifest(ctx, repository, m.Digest)
 		}, repeated: metadata.ErrNotFound, check: isGone(func(ctx context.Context, s *metadata.Store) error {
-			_, _, err := s.Manifest(ctx, "a", prepared.Digest, false)
+			_, _, err := s.Manifest(ctx, repository, m.Digest, false)
 			return err
 		})},
 		{name: "delete blob", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.DeleteBlob(ctx, "a", blob(1))
+			return s.DeleteBlob(ctx, repository, d)
 		}, repeated: metadata.ErrNotFound, check: isGone(func(ctx context.Context, s *metadata.Store) error {
-			_, err := s.Blob(ctx, "a", blob(1))
+			_, err := s.Blob(ctx, repository, d)
 			return err
 		})},
 		{name: "cancel upload", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.CancelUpload(ctx, "a", "pinning")
+			return s.CancelUpload(ctx, repository, repository)
 		}, repeated: metadata.ErrNotFound, check: isGone(func(ctx context.Context, s *metadata.Store) error {
-			_, err := s.Upload(ctx, "a", "pinning")
+			_, err := s.Upload(ctx, repository, repository)
 			return err
 		})},
-	}
+	}, err
 }
 
-// upkeepSteps is what the background does.
-func upkeepSteps(dead []string) []step {
-	const orphan = "blobs/0/0"
-	used := func(key string, want int) func(context.Context, *metadata.Store) error {
-		return func(ctx context.Context, s *metadata.Store) error {
-			uses, err := s.KeyUses(ctx, []string{key})
-			if len(uses) != want {
-				return fmt.Errorf("key %s: %+v, %w", key, uses, err)
-			}
-			return err
-		}
+// upkeepSteps is what goes on in the background.
+func upkeepSteps(ctx context.Context, s *metadata.Store, round int) ([]step, error) {
+	repository, d, orphan := fmt.Sprint("upkeep-", round), blob(10*round), fmt.Sprint("blobs/0/", round)
+	dead, err := s.StartUpload(ctx, "dead-"+repository, repository, digest.SHA256, "")
+	if err == nil {
+		err = errors.Join(s.CancelUpload(ctx, repository, dead.ID), push(ctx, s, repository, "pushed-"+repository, d))
+	}
+	if err == nil {
+		_, err = s.StartUpload(ctx, repository, repository, digest.SHA256, "")
 	}
 	return []step{
 		{name: "lease", call: func(ctx context.Context, s *metadata.Store) error {
-			_, err := s.LeaseBlob(ctx, "a", blob(1))
+			_, err := s.LeaseBlob(ctx, repository, d)
 			return err
-		}, check: func(ctx context.Context, s *metadata.Store) error {
-			_, err := s.Blob(ctx, "a", blob(1))
-			return err
-		}},
+		}, check: blobExists(repository, d)},
 		{name: "expire uploads", call: func(ctx context.Context, s *metadata.Store) error {
 			_, err := s.ExpireUploads(ctx, 10)
 			return err
 		}, check: isGone(func(ctx context.Context, s *metadata.Store) error {
-			_, err := s.Upload(ctx, "a", "expired")
+			_, err := s.Upload(ctx, repository, repository)
 			return err
 		})},
 		{name: "forget keys", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.ForgetKeys(ctx, dead)
-		}, check: used(dead[0], 0)},
+			return s.ForgetKeys(ctx, []string{dead.Key})
+		}, check: keyUsed(dead.Key, 0)},
 		{name: "bury orphans", call: func(ctx context.Context, s *metadata.Store) error {
 			_, err := s.BuryOrphans(ctx, []string{orphan})
 			return err
-		}, check: used(orphan, 1)},
+		}, check: keyUsed(orphan, 1)},
 		{name: "set setting", call: func(ctx context.Context, s *metadata.Store) error {
-			_, err := s.SetSettingOnce(ctx, "x", []byte("y"))
+			_, err := s.SetSettingOnce(ctx, repository, []byte("x"))
 			return err
 		}, check: func(ctx context.Context, s *metadata.Store) error {
-			if got, err := s.Setting(ctx, "x"); !slices.Equal(got, []byte("y")) {
+			if got, err := s.Setting(ctx, repository); string(got) != "x" {
 				return fmt.Errorf("setting %q: %w", got, err)
 			}
 			return nil
 		}},
+	}, err
+}
+
+// keyUsed checks in how many places a key is.
+func keyUsed(key string, places int) func(context.Context, *metadata.Store) error {
+	return func(ctx context.Context, s *metadata.Store) error {
+		uses, err := s.KeyUses(ctx, []string{key})
+		if err == nil && len(uses) != places {
+			err = fmt.Errorf("key %s is in %+v", key, uses)
+		}
+		return err
 	}
 }

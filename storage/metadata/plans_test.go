@@ -2,7 +2,6 @@ package metadata_test
 
 import (
 	"database/sql"
-	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,26 +34,22 @@ func TestPlans(t *testing.T) {
 // usedStatements makes every call of a store and returns the statements that this took.
 func usedStatements(t *testing.T, path string) []string {
 	t.Helper()
-	keys := prepareFaults(t, path)
-	s := open(t, metadata.Config{Path: path})
-	for _, step := range slices.Concat(uploadSteps(), manifestSteps(), upkeepSteps(keys)) {
-		must(t, step.call(t.Context(), s))
-		must(t, step.check(t.Context(), s))
+	s := open(t, quick(path))
+	for name, run := range scenarios() {
+		steps, err := run(t.Context(), s, 0)
+		must(t, err)
+		for _, step := range steps {
+			step.name = name + ": " + step.name
+			runStep(t, s, step)
+		}
 	}
 	ctx, d := t.Context(), blob(1)
-	var inUse *metadata.InUseError
-	if err := s.DeleteBlob(ctx, "a", d); !errors.As(err, &inUse) {
-		t.Errorf("delete of a blob in use: %v", err)
-	}
-	must(t, s.DeleteManifest(ctx, "a", image("moved", nil).Digest))
-	must(t, s.DeleteBlob(ctx, "a", blob(2)))
-	must(t, s.DeleteTag(ctx, "a", "y"))
 	for name, list := range map[string]func() error{
-		"tags":              func() error { _, err := s.Tags(ctx, "a", "", 1); return err },
+		"tags":              func() error { _, err := s.Tags(ctx, "manifests-0", "", 1); return err },
 		"repositories":      func() error { _, err := s.Repositories(ctx, "", 1); return err },
 		"blob repositories": func() error { _, err := s.BlobRepositories(ctx, d, "", 1); return err },
-		"referrers":         func() error { _, err := s.Referrers(ctx, "a", d, "", "", 1); return err },
-		"children":          func() error { _, err := s.Children(ctx, "a", d); return err },
+		"referrers":         func() error { _, err := s.Referrers(ctx, "manifests-0", d, "", "", 1); return err },
+		"children":          func() error { _, err := s.Children(ctx, "manifests-0", d); return err },
 		"dead keys":         func() error { _, err := s.DeadKeys(ctx, 1); return err },
 		"blobs":             func() error { _, err := s.Blobs(ctx, "", 1); return err },
 		"manifests":         func() error { _, err := s.Manifests(ctx, 0, 1); return err },

@@ -32,7 +32,7 @@ func TestReopen(t *testing.T) {
 	must(t, s.PutManifest(t.Context(), "a", image("one", []string{"x"}, blob(1))))
 	must(t, s.Close())
 	s = open(t, metadata.Config{Path: path})
-	must(t, isThere(image("one", []string{"x"}))(t.Context(), s))
+	must(t, manifestExists("a", image("one", nil), "x")(t.Context(), s))
 	if left, err := s.UnclosedGenerations(t.Context()); len(left) != 0 || err != nil {
 		t.Errorf("unclosed generations after a clean stop: %q, %v", left, err)
 	}
@@ -52,7 +52,7 @@ func TestKilled(t *testing.T) {
 	mustCopy(t, path+"-wal", copied+"-wal")
 
 	s = open(t, metadata.Config{Path: copied})
-	must(t, isThere(image("one", []string{"x"}))(t.Context(), s))
+	must(t, manifestExists("a", image("one", nil), "x")(t.Context(), s))
 	if _, err := s.Upload(t.Context(), "a", "2"); err != nil {
 		t.Errorf("the upload: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -87,6 +88,40 @@ func TestGroupCommit(t *testing.T) {
 		t.Errorf("%d commits", n)
 	}
 	wantSettings(t, s, many, func(int) bool { return true })
+}
+
+// TestSyncLevel goes to and fro between commits that a power loss may take and those that it may not.
+func TestSyncLevel(t *testing.T) {
+	s := open(t, metadata.Config{})
+	for range 3 {
+		for survives, want := range map[bool]int{false: 1, true: 2} {
+			if level, err := metadata.SyncLevel(t.Context(), s, survives); level != want || err != nil {
+				t.Errorf("level %d where a power loss counts: %t, %v", level, survives, err)
+			}
+		}
+	}
+}
+
+// TestDurable sees to it that what clients are told is stored is synced, and that the rest need not be.
+func TestDurable(t *testing.T) {
+	f := &storagetest.Faults{}
+	c := quick(filepath.Join(t.TempDir(), "metadata.sqlite"))
+	c.Wrap = metatest.Faults{Faults: f}.Wrap
+	s := open(t, c)
+	relaxed := []string{"start", "claim", "checkpoint", "start another", "lease", "forget keys"}
+	for _, run := range scenarios() {
+		steps, err := run(t.Context(), s, 0)
+		must(t, err)
+		for _, step := range steps {
+			must(t, s.ForgetKeys(t.Context(), nil)) // which is not durable
+			before := len(f.Calls())
+			runStep(t, s, step)
+			durable := slices.Contains(f.Calls()[before:], "PRAGMA synchronous = FULL")
+			if durable == slices.Contains(relaxed, step.name) {
+				t.Errorf("%s is durable: %t", step.name, durable)
+			}
+		}
+	}
 }
 
 // TestBatchIsolation has transactions fail that share a commit with others.
@@ -181,6 +216,7 @@ func TestDown(t *testing.T) {
 
 // TestLog writes many times the size at which the log is truncated, beside readers, and without a pause.
 func TestLog(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "metadata.sqlite")
 	s := open(t, metadata.Config{Path: path})
 	const checkpoint, truncate = 64 << 10, 256 << 10
@@ -249,6 +285,7 @@ func size(t *testing.T, path string) int64 {
 
 // TestLongRead holds the log while commits go on: truncating it is tried now and then, not at every commit.
 func TestLongRead(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "metadata.sqlite")
 	s := open(t, metadata.Config{Path: path})
 	must(t, s.PutManifest(t.Context(), "a", image("one", nil)))

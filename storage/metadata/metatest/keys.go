@@ -22,7 +22,7 @@ func keyTests() suite {
 
 func testKeysDiffer(t *testing.T, f *fixture) {
 	seen := make(map[string]bool)
-	for range 100 {
+	for range 30 {
 		u := f.start(t, "a")
 		if seen[u.Key] {
 			t.Fatalf("key %s is given out twice", u.Key)
