@@ -34,7 +34,7 @@ type Upload struct {
 }
 
 // StartUpload records a new session in a repository, made if missing. With a declared digest that is already the digest
-// of a blob, that blob is pinned and no key is allocated.
+// of a blob, that blob is pinned and no key is allocated. Each call needs a new id, also one that repeats a failed call.
 func (s *Store) StartUpload(ctx context.Context, id, repository string, algorithm digest.Algorithm, declared digest.Digest) (u Upload, err error) {
 	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
 		u = Upload{ID: id, Repository: repository, Algorithm: algorithm, Epoch: 1}

@@ -1,7 +1,6 @@
 package metatest
 
 import (
-	"errors"
 	"maps"
 	"slices"
 
@@ -216,7 +215,7 @@ func (w *walk) compareTags(repository string) {
 		wantError(w.t, "tags of an unknown repository", err, metadata.ErrNotFound)
 		return
 	}
-	must(w.t, errors.Join(err))
+	must(w.t, err)
 	if want := slices.Sorted(maps.Keys(w.model.tags[repository])); !slices.Equal(tags, want) {
 		w.t.Errorf("tags of %s: %q, want %q", repository, tags, want)
 	}
