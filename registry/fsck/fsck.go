@@ -24,6 +24,8 @@ import (
 
 const (
 	page = 200
+	// manifestPage is small because bodies may have 4 MiB each.
+	manifestPage = 16
 	// most is how many contradictions of one kind are listed.
 	most = 100
 )
@@ -177,7 +179,7 @@ func (r reader) Read(p []byte) (int, error) {
 // manifests checks that every manifest's body is what its row and its references say.
 func (c *check) manifests(ctx context.Context) error {
 	for last := int64(0); ; {
-		all, err := c.Metadata.Manifests(ctx, last, page)
+		all, err := c.Metadata.Manifests(ctx, last, manifestPage)
 		if err != nil {
 			return fmt.Errorf("list manifests: %w", err)
 		}
@@ -189,7 +191,7 @@ func (c *check) manifests(ctx context.Context) error {
 			last = m.ID
 		}
 		c.progress()
-		if len(all) < page {
+		if len(all) < manifestPage {
 			return nil
 		}
 	}

@@ -5,12 +5,14 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// Manifest is what is known of a manifest.
+// Manifest is what is known of a manifest. Lookups by tag and digest fill in Digest, MediaType and Size only.
 type Manifest struct {
 	Digest       digest.Digest
 	MediaType    string
@@ -121,7 +123,7 @@ func insertManifest(ctx context.Context, t *tx, repository int64, m NewManifest)
 	}
 	total := m.Size
 	for _, e := range m.Blobs {
-		total += e.Size
+		total += min(e.Size, math.MaxInt64-total) // sizes are the client's word
 	}
 	err = t.row(ctx, `
 		INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, config_digest, size, total_size,
@@ -146,7 +148,7 @@ func insertBlobEdges(ctx context.Context, t *tx, repository, manifest int64, edg
 		if err != nil {
 			return nil, err
 		}
-		if linked == "" && !e.Optional {
+		if linked == "" && !e.Optional && !slices.Contains(missing, e.Digest) {
 			missing = append(missing, e.Digest)
 		}
 	}
@@ -167,7 +169,7 @@ func insertChildEdges(ctx context.Context, t *tx, repository, manifest int64, ed
 		if err != nil {
 			return nil, err
 		}
-		if !child.Valid && !e.Optional {
+		if !child.Valid && !e.Optional && !slices.Contains(missing, e.Digest) {
 			missing = append(missing, e.Digest)
 		}
 	}
