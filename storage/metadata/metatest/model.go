@@ -120,12 +120,12 @@ func (m *model) missing(repository string, manifest metadata.NewManifest) error 
 	}
 	var missing metadata.MissingError
 	for _, e := range manifest.Blobs {
-		if !e.Optional && !m.links[place{repository, e.Digest}] {
+		if !e.Optional && !m.links[place{repository, e.Digest}] && !slices.Contains(missing.Blobs, e.Digest) {
 			missing.Blobs = append(missing.Blobs, e.Digest)
 		}
 	}
 	for _, e := range manifest.Children {
-		if !e.Optional && !m.has(repository, e.Digest) {
+		if !e.Optional && !m.has(repository, e.Digest) && !slices.Contains(missing.Manifests, e.Digest) {
 			missing.Manifests = append(missing.Manifests, e.Digest)
 		}
 	}
