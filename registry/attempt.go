@@ -1,12 +1,14 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"time"
 
 	"berth/registry/manifest"
 	"berth/storage"
@@ -27,7 +29,12 @@ type attempt struct {
 	discard bool
 	out     storage.Writer // nil until there is a byte to write
 	sniffed *prefix        // the bytes so far while they can be an image config; nil when they are not known
+	renewed time.Time      // when the session's time began anew
 }
+
+// renewEvery is how often a chunk that takes long keeps its session from expiring. It is also how soon a writer learns
+// that a newer one took the session over in another process.
+const renewEvery = time.Minute
 
 // claim becomes the newest owner of a session. It fails with ErrUploadUnknown.
 func (s *Service) claim(ctx context.Context, repository, id string, declared digest.Digest) (*attempt, error) {
@@ -39,7 +46,7 @@ func (s *Service) claim(ctx context.Context, repository, id string, declared dig
 }
 
 func (s *Service) attempt(facts metadata.Upload, declared digest.Digest) (*attempt, error) {
-	a := &attempt{s: s, facts: facts, discard: facts.Pinned != "" && facts.Pinned == declared}
+	a := &attempt{s: s, facts: facts, discard: facts.Pinned != "" && facts.Pinned == declared, renewed: time.Now()}
 	if facts.Size == 0 {
 		a.sniffed = &prefix{}
 		if declared != "" {
@@ -85,6 +92,12 @@ func (w attemptWriter) Write(p []byte) (n int, err error) {
 	a := w.a
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if time.Since(a.renewed) > renewEvery {
+		if err := a.s.facts.RenewUpload(w.ctx, a.facts); err != nil {
+			return 0, err
+		}
+		a.renewed = time.Now()
 	}
 	if a.sniffed != nil {
 		a.sniffed.add(p)
@@ -237,12 +250,17 @@ type prefix struct {
 }
 
 func (p *prefix) add(b []byte) {
-	if !p.refused && (len(p.bytes)+len(b) > maxConfig || len(p.bytes) == 0 && b[0] != '{') {
+	if p.refused {
+		return
+	}
+	if len(p.bytes) == 0 {
+		b = bytes.TrimLeft(b, " \t\r\n")
+	}
+	if len(p.bytes)+len(b) > maxConfig || len(p.bytes) == 0 && len(b) > 0 && b[0] != '{' {
 		p.refused, p.bytes = true, nil
+		return
 	}
-	if !p.refused {
-		p.bytes = append(p.bytes, b...)
-	}
+	p.bytes = append(p.bytes, b...)
 }
 
 // Write makes prefix an io.Writer.

@@ -20,7 +20,6 @@ type Error struct {
 // The kinds of errors, each with the code that clients see.
 var (
 	ErrBlobUnknown         = &Error{Code: "BLOB_UNKNOWN", Message: "blob unknown to this repository"}
-	ErrUploadInvalid       = &Error{Code: "BLOB_UPLOAD_INVALID", Message: "blob upload invalid"}
 	ErrUploadUnknown       = &Error{Code: "BLOB_UPLOAD_UNKNOWN", Message: "blob upload unknown: it expired, was cancelled or never began; start a new one"}
 	ErrUploadSuperseded    = &Error{Code: "BLOB_UPLOAD_INVALID", Message: "another request took over this upload"}
 	ErrUploadRange         = &Error{Code: "BLOB_UPLOAD_INVALID", Message: "chunk does not begin where the upload ends"}
@@ -39,7 +38,6 @@ var (
 	ErrConflict            = &Error{Code: "DENIED", Message: "the resource is in use"}
 	ErrUnsupported         = &Error{Code: "UNSUPPORTED", Message: "the operation is unsupported"}
 	ErrNoSpace             = &Error{Code: "INSUFFICIENT_STORAGE", Message: "the registry's disk is full"}
-	ErrUnavailable         = &Error{Code: "UNAVAILABLE", Message: "the registry can't do this now; try again"}
 )
 
 // Error returns the code and the message.

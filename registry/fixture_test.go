@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"berth/registry"
 	"berth/registry/fsck"
@@ -190,4 +191,14 @@ func pages(t testing.TB, n int, list func(context.Context, registry.Page) ([]str
 		all = append(all, names...)
 	}
 	return all
+}
+
+// waitForUsers waits until so many requests have an upload of a/b or wait for it.
+func waitForUsers(t testing.TB, s *registry.Service, id string, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); s.SessionUsers("a/b", id) != n; time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d requests on the upload, not %d", s.SessionUsers("a/b", id), n)
+		}
+	}
 }

@@ -30,11 +30,10 @@ func (s *Service) Repositories(ctx context.Context, p Page) ([]string, bool, err
 // Referrers lists the manifests of a repository whose subject is d, sorted by digest, with their artifact types and
 // annotations, and reports whether there are more. An empty artifactType lists all. Page.Last is a digest.
 func (s *Service) Referrers(ctx context.Context, repository string, d digest.Digest, artifactType string, p Page) ([]Descriptor, bool, error) {
-	found, err := s.facts.Referrers(ctx, repository, d, artifactType, digest.Digest(p.Last), p.N+1)
+	found, more, err := s.facts.Referrers(ctx, repository, d, artifactType, digest.Digest(p.Last), p.N)
 	if err != nil {
 		return nil, false, explain(err, nil, "list referrers of %s", d)
 	}
-	found, more := cut(found, p.N)
 	all := make([]Descriptor, len(found))
 	for i, m := range found {
 		all[i] = Descriptor{MediaType: m.MediaType, ArtifactType: m.ArtifactType, Digest: m.Digest, Size: m.Size, Annotations: m.Annotations}

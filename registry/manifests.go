@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"berth/registry/manifest"
-	"berth/storage"
 	"berth/storage/metadata"
 
 	"github.com/opencontainers/go-digest"
@@ -63,10 +62,8 @@ func (s *Service) PutManifest(ctx context.Context, repository string, p Manifest
 	if err != nil {
 		return ManifestPushed{}, err
 	}
-	if b, ok := s.blobs.(storage.Limited); ok {
-		if err := b.Room(); err != nil {
-			return ManifestPushed{}, explain(err, nil, "put manifest %s", facts.Digest)
-		}
+	if err := s.room(); err != nil {
+		return ManifestPushed{}, err
 	}
 	err = s.facts.PutManifest(ctx, repository, facts)
 	var missing *metadata.MissingError
@@ -92,6 +89,9 @@ func (s *Service) readManifest(p ManifestPush) (facts metadata.NewManifest, err 
 	m, err := manifest.Parse(p.MediaType, p.Body)
 	if err != nil {
 		return facts, ErrManifestInvalid.Withf("%v", err)
+	}
+	if n := len(m.Blobs) + len(m.Children); n > MaxReferences {
+		return facts, ErrManifestInvalid.Withf("the manifest references %d blobs and manifests: at most %d are allowed", n, MaxReferences)
 	}
 	if err := s.checkURLs(m.Blobs); err != nil {
 		return facts, err
@@ -183,8 +183,15 @@ func explainMissing(m *metadata.MissingError) error {
 	if len(m.Manifests) > 0 {
 		parts = append(parts, fmt.Sprintf("manifests %s", list(m.Manifests)))
 	}
+	detail := map[string][]digest.Digest{}
+	if len(m.Blobs) > 0 {
+		detail["blobs"] = m.Blobs
+	}
+	if len(m.Manifests) > 0 {
+		detail["manifests"] = m.Manifests
+	}
 	return ErrManifestBlobUnknown.Withf("the repository lacks what the manifest references, push it first: %s", strings.Join(parts, " and ")).
-		Detailed(map[string][]digest.Digest{"blobs": m.Blobs, "manifests": m.Manifests})
+		Detailed(detail)
 }
 
 // list joins the first few digests for a message.

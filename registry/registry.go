@@ -18,6 +18,10 @@ import (
 // MaxManifestSize is the largest manifest in bytes, as the OCI distribution spec recommends ("Pushing Manifests").
 const MaxManifestSize = 4 << 20
 
+// MaxReferences is how many blobs and manifests one manifest may reference: storing one takes time in proportion, in
+// which other pushes wait.
+const MaxReferences = 10_000
+
 // Descriptor says what a digest is: of blobs, only digest and size are known.
 type Descriptor = v1.Descriptor
 

@@ -127,6 +127,14 @@ func (s *Service) DeleteBlob(ctx context.Context, repository string, d digest.Di
 	return explain(err, ErrBlobUnknown, "delete blob %s", d)
 }
 
+// room fails with ErrNoSpace when the last free space is to be kept for deletes and their bookkeeping.
+func (s *Service) room() error {
+	if b, ok := s.blobs.(storage.Limited); ok {
+		return explain(b.Room(), nil, "look for room")
+	}
+	return nil
+}
+
 func blobDescriptor(d digest.Digest, size int64) Descriptor {
 	return Descriptor{MediaType: "application/octet-stream", Digest: d, Size: size}
 }

@@ -8,10 +8,17 @@ import (
 )
 
 // sessions sees to it that an upload has one writer in this process: a newcomer cuts off whoever has it and waits until
-// that one is gone, so that the bytes that it goes on from don't change any more.
+// that one is gone, so that the bytes that it goes on from don't change any more. Of several that wait, the newest gets it.
 type sessions struct {
 	mu   sync.Mutex
-	held map[string]*hold
+	byID map[string]*session
+}
+
+// session is an upload that somebody has or waits for.
+type session struct {
+	holder *hold // nil between two
+	newest *hold
+	users  int // the holder and those who wait
 }
 
 // hold is the right to write to one upload.
@@ -22,41 +29,71 @@ type hold struct {
 }
 
 // take waits for the right to write to an upload and cuts off whoever has it. body is closed when another takes it away.
+// It fails with ErrUploadSuperseded when a newer request came before the right was free.
 func (s *sessions) take(ctx context.Context, id string, body io.Closer) (*hold, error) {
 	h := &hold{body: body, released: make(chan struct{})}
-	for {
-		holder := s.set(id, h)
-		if holder == h {
-			return h, nil
-		}
+	holder := s.join(id, h)
+	for holder != h {
 		holder.interrupt()
 		select {
 		case <-holder.released:
 		case <-ctx.Done():
+			s.leave(id, nil)
 			return nil, ctx.Err()
 		}
+		if holder = s.next(id, h); holder == nil {
+			s.leave(id, nil)
+			return nil, ErrUploadSuperseded
+		}
 	}
+	return h, nil
 }
 
-// set gives the upload to h unless somebody has it, and returns who has it then.
-func (s *sessions) set(id string, h *hold) *hold {
+// join makes h the newest of an upload, and its holder when there is none. It returns the holder.
+func (s *sessions) join(id string, h *hold) *hold {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if holder, ok := s.held[id]; ok {
-		return holder
+	if s.byID == nil {
+		s.byID = make(map[string]*session)
 	}
-	if s.held == nil {
-		s.held = make(map[string]*hold)
+	if s.byID[id] == nil {
+		s.byID[id] = &session{}
 	}
-	s.held[id] = h
-	return h
+	one := s.byID[id]
+	one.newest = h
+	one.users++
+	if one.holder == nil {
+		one.holder = h
+	}
+	return one.holder
 }
 
-func (s *sessions) release(id string, h *hold) {
+// next makes h the holder when the upload is free, and returns the holder, or nil when h is not the newest any more.
+func (s *sessions) next(id string, h *hold) *hold {
 	s.mu.Lock()
-	delete(s.held, id)
-	s.mu.Unlock()
-	close(h.released)
+	defer s.mu.Unlock()
+	one := s.byID[id]
+	if one.newest != h {
+		return nil
+	}
+	if one.holder == nil {
+		one.holder = h
+	}
+	return one.holder
+}
+
+// leave ends the use of an upload, by its holder or, with nil, by one that waited.
+func (s *sessions) leave(id string, h *hold) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.byID[id]
+	if h != nil {
+		one.holder = nil
+		close(h.released)
+	}
+	if one.users--; one.users == 0 {
+		delete(s.byID, id)
+	}
 }
 
 func (h *hold) interrupt() {

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 
@@ -15,6 +16,9 @@ import (
 func (s *Service) StartUpload(ctx context.Context, repository string, algorithm digest.Algorithm) (Upload, error) {
 	if algorithm == "" {
 		algorithm = digest.Canonical
+	}
+	if err := s.room(); err != nil {
+		return Upload{}, err
 	}
 	u, err := s.facts.StartUpload(ctx, newUploadID(), repository, algorithm, "")
 	if err != nil {
@@ -45,7 +49,7 @@ func (s *Service) WriteUpload(ctx context.Context, repository, id string, c Chun
 	if err != nil {
 		return Upload{}, err
 	}
-	defer s.sessions.release(sessionKey(repository, id), h)
+	defer s.sessions.leave(sessionKey(repository, id), h)
 	a, err := s.claim(ctx, repository, id, "")
 	if err != nil {
 		return Upload{}, err
@@ -80,18 +84,14 @@ func (s *Service) FinishUpload(ctx context.Context, repository, id string, c Chu
 	if err != nil {
 		return Descriptor{}, err
 	}
-	defer s.sessions.release(sessionKey(repository, id), h)
+	defer s.sessions.leave(sessionKey(repository, id), h)
 	a, err := s.claim(ctx, repository, id, d)
 	if err != nil {
 		return Descriptor{}, err
 	}
 	defer a.close()
-	switch a.facts.Committed {
-	case "":
-	case d: // the answer to the request that finished the session was lost
-		return blobDescriptor(d, a.facts.Size), nil
-	default:
-		return Descriptor{}, ErrUploadUnknown
+	if a.facts.Committed != "" {
+		return s.finished(ctx, repository, a.facts.Committed, d)
 	}
 	if err := c.checkOffset(a.facts.Size); err != nil {
 		return Descriptor{}, err
@@ -106,19 +106,34 @@ func (s *Service) FinishUpload(ctx context.Context, repository, id string, c Chu
 	return blobDescriptor(d, a.facts.Size), err
 }
 
+// finished answers a request to finish what is finished: its first answer may have been lost.
+func (s *Service) finished(ctx context.Context, repository string, committed, d digest.Digest) (Descriptor, error) {
+	if committed != d {
+		return Descriptor{}, ErrUploadUnknown
+	}
+	found, err := s.Blob(ctx, repository, d)
+	if errors.Is(err, ErrBlobUnknown) {
+		err = ErrUploadUnknown // the blob was deleted since
+	}
+	return found, err
+}
+
 // CancelUpload ends a session and frees what it holds. It fails with ErrUploadUnknown.
 func (s *Service) CancelUpload(ctx context.Context, repository, id string) error {
 	h, err := s.sessions.take(ctx, sessionKey(repository, id), nil)
 	if err != nil {
 		return err
 	}
-	defer s.sessions.release(sessionKey(repository, id), h)
+	defer s.sessions.leave(sessionKey(repository, id), h)
 	return explain(s.facts.CancelUpload(ctx, repository, id), ErrUploadUnknown, "cancel upload %s", id)
 }
 
 // PushBlob stores a whole blob in one call. It fails with ErrDigestInvalid, ErrSizeInvalid, ErrUploadInterrupted and
 // ErrNoSpace, after which nothing is left of it.
 func (s *Service) PushBlob(ctx context.Context, repository string, d digest.Digest, c Chunk) (Descriptor, error) {
+	if err := s.room(); err != nil {
+		return Descriptor{}, err
+	}
 	facts, err := s.facts.StartUpload(ctx, newUploadID(), repository, d.Algorithm(), d)
 	if err != nil {
 		return Descriptor{}, explain(err, nil, "start upload to %s", repository)

@@ -220,6 +220,7 @@ type slowBody struct {
 	stalled chan struct{}
 	closed  chan struct{}
 	once    sync.Once
+	keep    chan struct{} // when set, a Read that was cut off returns only after this
 }
 
 func newSlowBody(first []byte) *slowBody {
@@ -232,6 +233,9 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	}
 	close(b.stalled)
 	<-b.closed
+	if b.keep != nil {
+		<-b.keep
+	}
 	return 0, errors.New("closed while reading")
 }
 
@@ -265,6 +269,40 @@ func TestNewerWriterWins(t *testing.T) {
 			t.Error("the bytes are not the newer writer's")
 		}
 	}
+}
+
+// Of many that wait for a session, the newest gets it, and the others are told.
+func TestNewestOfManyWins(t *testing.T) {
+	f := newFixture(t)
+	u := start(t, f, "")
+	first := newSlowBody(nil)
+	first.keep = make(chan struct{})
+	type result struct {
+		number int
+		err    error
+	}
+	results := make(chan result)
+	send := func(number int, body io.ReadCloser) {
+		go func() {
+			_, err := f.WriteUpload(context.Background(), "a/b", u.ID, registry.Chunk{Body: body, Offset: 0, Length: -1})
+			results <- result{number, err}
+		}()
+	}
+	send(0, first)
+	<-first.stalled
+	const last = 6
+	for number := 1; number <= last; number++ {
+		send(number, io.NopCloser(bytes.NewReader([]byte{byte(number)})))
+		waitForUsers(t, f.Service, u.ID, number+1)
+	}
+	close(first.keep)
+	for range last + 1 {
+		r := <-results
+		if (r.err == nil) != (r.number == last) || r.err != nil && !errors.Is(r.err, registry.ErrUploadSuperseded) {
+			t.Errorf("request %d: %v", r.number, r.err)
+		}
+	}
+	finish(t, f, u.ID, nil, digest.FromBytes([]byte{last}))
 }
 
 // Many writers on one session: whatever happens, what is committed has the digest that it was committed under.

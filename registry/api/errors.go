@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -26,7 +27,7 @@ func status(e *registry.Error) int {
 	case registry.ErrBlobUnknown, registry.ErrUploadUnknown, registry.ErrManifestUnknown, registry.ErrNameUnknown, errNotFound:
 		return http.StatusNotFound
 	case registry.ErrDigestInvalid, registry.ErrSizeInvalid, registry.ErrManifestInvalid, registry.ErrNameInvalid,
-		registry.ErrTagInvalid, registry.ErrUploadInvalid, registry.ErrUploadInterrupted, errPageSize:
+		registry.ErrTagInvalid, registry.ErrUploadInterrupted, errPageSize:
 		return http.StatusBadRequest
 	case registry.ErrManifestBlobUnknown:
 		// The spec's table has 404, every registry in use 400, which is what clients have met.
@@ -47,8 +48,6 @@ func status(e *registry.Error) int {
 		return http.StatusRequestURITooLong
 	case registry.ErrNoSpace:
 		return http.StatusInsufficientStorage
-	case registry.ErrUnavailable:
-		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
 }
@@ -62,7 +61,7 @@ func (h *handler) fail(c *call, err error) {
 		if status(e) >= http.StatusInternalServerError {
 			h.logFault(c, slog.LevelWarn, err)
 		}
-	case c.w.broken || c.r.Context().Err() != nil:
+	case c.w.broken || errors.Is(err, context.Canceled):
 		c.w.abandon()
 	default:
 		h.logFault(c, slog.LevelError, err)
@@ -90,8 +89,6 @@ func (h *handler) writeError(c *call, e *registry.Error) {
 		if header.Get("Allow") == "" {
 			header.Set("Allow", c.kind.methods())
 		}
-	case http.StatusServiceUnavailable:
-		header.Set("Retry-After", "5")
 	}
 	writeJSON(c, code, contentJSON, errorBody{Errors: []errorEntry{{e.Code, e.Message, e.Detail}}})
 }

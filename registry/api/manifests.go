@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"berth/registry"
+	"berth/registry/manifest"
 )
 
 // maxTags is how many tags one push may set. The spec asks for ten at least.
@@ -49,7 +50,7 @@ func (h *handler) getManifest(c *call) error {
 // what the index of a tag lists for linux/amd64. A digest always names the very bytes.
 func (h *handler) negotiate(c *call) (registry.Manifest, error) {
 	m, err := h.resolve(c)
-	if err != nil || c.reference.Tag == "" || !isIndex(m.MediaType) || acceptsIndex(c.r.Header["Accept"]) {
+	if err != nil || c.reference.Tag == "" || !manifest.IsIndex(m.MediaType) || acceptsIndex(c.r.Header["Accept"]) {
 		return m, err
 	}
 	return h.Service.PlatformManifest(c.r.Context(), c.repository, m.Digest)

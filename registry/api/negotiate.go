@@ -5,15 +5,8 @@ import (
 	"strconv"
 	"strings"
 
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"berth/registry/manifest"
 )
-
-// mediaTypeManifestList is Docker's own index of manifests.
-const mediaTypeManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
-
-func isIndex(mediaType string) bool {
-	return mediaType == v1.MediaTypeImageIndex || mediaType == mediaTypeManifestList
-}
 
 // acceptsIndex reports whether a client understands an index, by the values of its Accept headers (RFC 9110, section
 // 12.5.1). No list and a wildcard mean everything; an index type of either family means both, since clients that know
@@ -37,7 +30,7 @@ func acceptsIndex(accept []string) bool {
 }
 
 func coversIndex(mediaRange string) bool {
-	return mediaRange == "*/*" || mediaRange == "application/*" || isIndex(mediaRange)
+	return mediaRange == "*/*" || mediaRange == "application/*" || manifest.IsIndex(mediaRange)
 }
 
 // refused reports whether the parameters of a media range give it a quality of zero.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -75,10 +76,12 @@ func writeEmpty(c *call, code int) {
 
 // writeJSON answers with v, which is of a type that can be encoded.
 func writeJSON(c *call, code int, contentType string, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false) // messages are read as they are
+	if err := encoder.Encode(v); err != nil {
 		writeEmpty(c, http.StatusInternalServerError)
 		return
 	}
-	writeBody(c, code, contentType, body)
+	writeBody(c, code, contentType, bytes.TrimSuffix(body.Bytes(), []byte("\n")))
 }

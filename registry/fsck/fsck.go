@@ -25,7 +25,7 @@ import (
 const (
 	page = 200
 	// manifestPage is small because bodies may have 4 MiB each.
-	manifestPage = 16
+	manifestPage = 8
 	// most is how many contradictions of one kind are listed.
 	most = 100
 )

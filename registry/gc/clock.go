@@ -10,6 +10,9 @@ const (
 	clockSlack = time.Minute
 	// clockJump is how far the clock may depart from the time that really passed.
 	clockJump = 24 * time.Hour
+	// clockPatience is how long a clock that is behind the noted time has to run evenly until it is believed that the
+	// noted time was wrong.
+	clockPatience = 24 * time.Hour
 	// clockProbation is how long a clock that jumped has to run evenly before it is trusted again.
 	clockProbation = time.Hour
 )
@@ -19,21 +22,22 @@ const (
 type clock struct {
 	wall, real time.Time // of the last look; real has a monotonic reading
 	distrusted time.Time // until then, in real time
+	even       time.Time // since then, in real time, the clock did not jump
 }
 
-// distrust returns why now can't be trusted, or nothing. latest is the latest time ever seen, real is the process's own.
-func (c *clock) distrust(now, latest, real time.Time) string {
+// distrust returns why now can't be trusted, or nothing. noted is what was trusted last, real is the process's own time.
+func (c *clock) distrust(now, noted, real time.Time) string {
 	if c.wall.IsZero() {
-		c.wall, c.real = now, real
+		c.wall, c.real, c.even = now, real, real
 	}
 	jump := now.Sub(c.wall) - real.Sub(c.real)
 	c.wall, c.real = now, real
 	if jump.Abs() > clockJump {
-		c.distrusted = real.Add(clockProbation)
+		c.distrusted, c.even = real.Add(clockProbation), real
 		return fmt.Sprintf("the clock jumped by %s", jump.Round(time.Second))
 	}
-	if latest.Sub(now) > clockSlack {
-		return "the clock is behind the time of an earlier run"
+	if noted.Sub(now) > clockSlack && real.Sub(c.even) < clockPatience {
+		return fmt.Sprintf("the clock is behind an earlier time; if it is right, leave it alone for %s", clockPatience)
 	}
 	if real.Before(c.distrusted) {
 		return fmt.Sprintf("the clock jumped less than %s ago", clockProbation)

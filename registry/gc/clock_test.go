@@ -23,6 +23,7 @@ func TestClock(t *testing.T) {
 			{0, 0, false}, {365*day + time.Minute, time.Minute, false}, {365*day + 2*time.Minute, 2 * time.Minute, false},
 			{365*day + 2*time.Hour, 2 * time.Hour, true},
 		}},
+		{"was wrong once and is right now", 365 * day, []look{{0, 0, false}, {time.Hour, time.Hour, false}, {day + time.Hour, day + time.Hour, true}}},
 		{"jumps ahead", -time.Hour, []look{{0, 0, true}, {2 * day, time.Minute, false}, {2*day + time.Minute, 2 * time.Minute, false}, {2*day + 2*time.Hour, 2 * time.Hour, true}}},
 		{"jumps back", -10 * day, []look{{0, 0, true}, {-2 * day, time.Minute, false}, {-2*day + 2*time.Hour, 2 * time.Hour, true}}},
 	} {

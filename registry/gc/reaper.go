@@ -1,12 +1,13 @@
 // Package gc frees what nobody needs: uploads whose time is over, and bytes that are on the dead list.
 //
 // Bytes are deleted only after the transaction that declared them dead, and deleting them again does no harm, so that a
-// crash at any moment leaves nothing but work to repeat. Any error ends a round; what was not reached waits for the next.
+// crash at any moment leaves nothing but work to repeat. An error ends a round; what was not reached waits for the next.
 // Nothing is freed while the clock can't be trusted. The package does not look for unreferenced blobs.
 package gc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -18,6 +19,8 @@ import (
 const (
 	// batch is how many rows one transaction handles, so that pushes don't wait for the reaper.
 	batch = 100
+	// putOff is how long keys wait whose bytes can't be deleted.
+	putOff = 10 * time.Minute
 	// orphanBatch is how many found keys are looked up at once.
 	orphanBatch = 500
 )
@@ -28,7 +31,7 @@ type Config struct {
 	Blobs    storage.Blobs
 	// Interval is the time between rounds. One minute by default.
 	Interval time.Duration
-	// KeepUploads never ends an upload, however old.
+	// KeepUploads never ends an upload that is not finished, however old.
 	KeepUploads bool
 	// Log may be nil.
 	Log *slog.Logger
@@ -83,45 +86,60 @@ type Report struct {
 // Round ends the uploads whose time is over and deletes the bytes whose time has come. It does nothing while the clock
 // can't be trusted.
 func (r *Reaper) Round(ctx context.Context) (done Report, err error) {
-	now, latest, err := r.facts.ObserveClock(ctx)
+	now, noted, err := r.facts.Clock(ctx)
 	if err != nil {
 		return done, fmt.Errorf("read clock: %w", err)
 	}
-	if why := r.clock.distrust(now, latest, time.Now()); why != "" {
-		r.log.Warn("clock is not trusted, nothing is freed", "reason", why, "clock", now, "latest", latest)
+	if why := r.clock.distrust(now, noted, time.Now()); why != "" {
+		r.log.Warn("clock is not trusted, nothing is freed", "reason", why, "clock", now, "noted", noted)
 		return done, nil
 	}
-	for n := batch; n == batch && !r.keep; done.Uploads += n {
-		if n, err = r.facts.ExpireUploads(ctx, batch); err != nil {
+	for n := batch; n == batch; done.Uploads += n {
+		if n, err = r.facts.ExpireUploads(ctx, r.keep, batch); err != nil {
 			return done, fmt.Errorf("end uploads: %w", err)
 		}
 	}
-	for n := batch; n == batch; done.Keys += n {
-		if n, err = r.reap(ctx); err != nil {
+	for more := true; more; {
+		var n int
+		n, more, err = r.reap(ctx, now)
+		done.Keys += n
+		if err != nil {
 			return done, err
 		}
 	}
 	return done, nil
 }
 
-// reap deletes the bytes of up to batch dead keys and then forgets those keys.
-func (r *Reaper) reap(ctx context.Context) (int, error) {
+// reap deletes the bytes of up to batch dead keys and then forgets those keys. It returns how many it deleted and
+// whether there may be more. Keys whose bytes can't be deleted are put off, so that others don't wait behind them.
+func (r *Reaper) reap(ctx context.Context, now time.Time) (int, bool, error) {
 	keys, err := r.facts.DeadKeys(ctx, batch)
 	if err != nil {
-		return 0, fmt.Errorf("list dead keys: %w", err)
+		return 0, false, fmt.Errorf("list dead keys: %w", err)
 	}
 	if len(keys) == 0 {
-		return 0, nil
+		return 0, false, nil
 	}
+	// What declared these keys dead has to be durable before their bytes are gone, and noting the clock makes it so.
+	if err := r.facts.NoteClock(ctx, now); err != nil {
+		return 0, false, fmt.Errorf("note clock: %w", err)
+	}
+	var gone, stuck []string
+	var failures []error
 	for _, key := range keys {
 		if err := r.blobs.Delete(ctx, key); err != nil {
-			return 0, fmt.Errorf("delete dead bytes: %w", err)
+			stuck, failures = append(stuck, key), append(failures, err)
+		} else {
+			gone = append(gone, key)
 		}
 	}
-	if err := r.facts.ForgetKeys(ctx, keys); err != nil {
-		return 0, fmt.Errorf("forget dead keys: %w", err)
+	if err := errors.Join(r.facts.ForgetKeys(ctx, gone), r.facts.DelayKeys(ctx, stuck, putOff)); err != nil {
+		return 0, false, fmt.Errorf("forget dead keys: %w", err)
 	}
-	return len(keys), nil
+	if len(stuck) > 0 {
+		return len(gone), false, fmt.Errorf("delete dead bytes: %w", errors.Join(failures...))
+	}
+	return len(gone), len(keys) == batch, nil
 }
 
 // Recover puts bytes that no row knows on the dead list: those that earlier starts wrote just before they were cut off.

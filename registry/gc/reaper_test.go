@@ -150,7 +150,11 @@ func TestFailingDeletes(t *testing.T) {
 			if !errors.Is(err, storagetest.ErrInjected) {
 				t.Fatal(err)
 			}
-			s.objects(t)
+			// Only what could not be deleted is left, and nothing waited behind it.
+			if keys, err := s.facts.DeadKeys(t.Context(), 10); err != nil || len(keys) > 0 {
+				t.Errorf("dead keys that nobody put off: %v, %v", keys, err)
+			}
+			s.comeBack(t)
 			if _, err := reaper.Round(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -159,6 +163,22 @@ func TestFailingDeletes(t *testing.T) {
 			t.Errorf("%d objects are left", n)
 		}
 	})
+}
+
+// comeBack ends the time for which keys were put off.
+func (s *site) comeBack(t *testing.T) {
+	t.Helper()
+	s.sql(t, `UPDATE dead_keys SET delete_after = 0`)
+}
+
+func TestFinishedUploadsAreForgotten(t *testing.T) {
+	s := newSite(t, metadata.Config{})
+	s.push(t, "content")
+	s.begin(t)
+	s.sql(t, `UPDATE uploads SET expires_at = 0`)
+	if got := round(t, gc.Config{Metadata: s.facts, Blobs: s.blobs, KeepUploads: true}); got.Uploads != 1 || got.Keys != 0 {
+		t.Errorf("a round did %+v", got)
+	}
 }
 
 // What an earlier start left without a row is found, and nothing else is touched.

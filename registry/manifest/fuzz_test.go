@@ -38,7 +38,7 @@ func FuzzParse(f *testing.F) {
 // checkManifest checks what Parse promises of what it returns.
 func checkManifest(t *testing.T, m Manifest) {
 	t.Helper()
-	if m.IsIndex() == (m.Config != nil) || m.IsIndex() == (m.Blobs != nil) || m.IsIndex() == (m.Children == nil) {
+	if IsIndex(m.MediaType) == (m.Config != nil) || IsIndex(m.MediaType) == (m.Blobs != nil) || IsIndex(m.MediaType) == (m.Children == nil) {
 		t.Errorf("neither image nor index: %+v", m)
 	}
 	descriptors := append(append([]v1.Descriptor{}, m.Blobs...), m.Children...)
@@ -60,7 +60,7 @@ func checkUnambiguous(t *testing.T, m Manifest, body []byte) {
 		t.Fatal(err)
 	}
 	field, want := "manifests", m.Children
-	if !m.IsIndex() {
+	if !IsIndex(m.MediaType) {
 		field, want = "layers", m.Blobs[1:]
 	}
 	var list []map[string]any

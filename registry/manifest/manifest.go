@@ -60,10 +60,8 @@ type Manifest struct {
 	Annotations map[string]string
 }
 
-// IsIndex reports whether m lists manifests rather than blobs.
-func (m Manifest) IsIndex() bool { return isIndex(m.MediaType) }
-
-func isIndex(mediaType string) bool {
+// IsIndex reports whether manifests of a media type list manifests rather than blobs.
+func IsIndex(mediaType string) bool {
 	return mediaType == v1.MediaTypeImageIndex || mediaType == MediaTypeDockerManifestList
 }
 
@@ -95,7 +93,7 @@ func Parse(contentType string, body []byte) (Manifest, error) {
 	if err != nil {
 		return Manifest{}, err
 	}
-	if err := doc.check(isIndex(mediaType)); err != nil {
+	if err := doc.check(IsIndex(mediaType)); err != nil {
 		return Manifest{}, err
 	}
 	return doc.manifest(mediaType), nil

@@ -92,7 +92,7 @@ func TestIsIndex(t *testing.T) {
 		v1.MediaTypeImageIndex: true, MediaTypeDockerManifestList: true,
 		v1.MediaTypeImageManifest: false, MediaTypeDockerManifest: false,
 	} {
-		if got := (Manifest{MediaType: mediaType}).IsIndex(); got != want {
+		if got := IsIndex(mediaType); got != want {
 			t.Errorf("%s: got %t", mediaType, got)
 		}
 	}

@@ -32,11 +32,11 @@ func (s *Store) Audit(ctx context.Context, limit int) (problems []string, err er
 	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
 		problems = nil
 		for _, query := range append(s.db.audits(), audits...) {
-			found, err := collect(ctx, t, scanString, query+` LIMIT $1`, limit)
+			rows, err := collect(ctx, t, scanString, query+` LIMIT $1`, limit)
 			if err != nil {
 				return err
 			}
-			problems = append(problems, found...)
+			problems = append(problems, rows...)
 		}
 		return nil
 	})
@@ -79,14 +79,14 @@ func (s *Store) KeyUses(ctx context.Context, keys []string) (uses []KeyUse, err 
 	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
 		uses = nil
 		for _, key := range keys {
-			found, err := collect(ctx, t, scanKeyUse, `
+			rows, err := collect(ctx, t, scanKeyUse, `
 				SELECT key, 'blob', size FROM blobs WHERE key = $1
 				UNION ALL SELECT key, 'upload', size FROM uploads WHERE key = $1
 				UNION ALL SELECT key, 'dead', 0 FROM dead_keys WHERE key = $1`, key)
 			if err != nil {
 				return err
 			}
-			uses = append(uses, found...)
+			uses = append(uses, rows...)
 		}
 		return nil
 	})

@@ -9,34 +9,34 @@ import (
 	"time"
 )
 
-// clockStep is how far the clock has to move on before that is written down.
-const clockStep = time.Minute
-
-// ObserveClock returns the database's time and the latest one that it was ever seen to have before. A clock that is
-// behind was set back, or is not set yet: what it says is over may not be.
-func (s *Store) ObserveClock(ctx context.Context) (now, latest time.Time, err error) {
+// Clock returns the database's time and the one that was noted last. A clock that is behind that was set back, or is not
+// set yet: what it says is over may not be.
+func (s *Store) Clock(ctx context.Context) (now, noted time.Time, err error) {
 	var ms int64
 	var seen []byte
 	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
 		return t.row(ctx, `SELECT {now}, (SELECT value FROM settings WHERE name = 'clock')`).Scan(&ms, &seen)
 	})
 	if err != nil {
-		return now, latest, err
+		return now, noted, err
 	}
 	now = time.UnixMilli(ms)
 	if seen != nil {
 		last, err := strconv.ParseInt(string(seen), 10, 64)
 		if err != nil {
-			return now, latest, fmt.Errorf("setting clock: %w", err)
+			return now, noted, fmt.Errorf("setting clock: %w", err)
 		}
-		latest = time.UnixMilli(last)
+		noted = time.UnixMilli(last)
 	}
-	if now.Sub(latest) < clockStep {
-		return now, latest, nil
-	}
-	return now, latest, s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+	return now, noted, nil
+}
+
+// NoteClock notes a time that can be trusted. Whatever was committed before is durable afterwards, the bookkeeping of
+// uploads too.
+func (s *Store) NoteClock(ctx context.Context, now time.Time) error {
+	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		_, err := t.exec(ctx, `INSERT INTO settings (name, value) VALUES ('clock', $1)
-			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, strconv.AppendInt(nil, ms, 10))
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, strconv.AppendInt(nil, now.UnixMilli(), 10))
 		return err
 	})
 }

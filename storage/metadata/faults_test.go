@@ -348,7 +348,7 @@ func upkeepSteps(ctx context.Context, s *metadata.Store, round int) ([]step, err
 			return err
 		}, check: blobExists(repository, d)},
 		{name: "expire uploads", call: func(ctx context.Context, s *metadata.Store) error {
-			_, err := s.ExpireUploads(ctx, 10)
+			_, err := s.ExpireUploads(ctx, false, 10)
 			return err
 		}, check: isGone(func(ctx context.Context, s *metadata.Store) error {
 			_, err := s.Upload(ctx, repository, repository)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,7 @@ const keysPerFolder = 10_000
 type keyMaker struct {
 	prefix string
 	made   int
+	opened atomic.Bool // the prefix is recorded
 }
 
 func newKeyMaker() *keyMaker {
@@ -25,7 +27,19 @@ func newKeyMaker() *keyMaker {
 }
 
 func (k *keyMaker) open(ctx context.Context, t *tx) error {
-	_, err := t.exec(ctx, `INSERT INTO generations (prefix, opened_at) VALUES ($1, {now})`, k.prefix)
+	_, err := t.exec(ctx, `INSERT INTO generations (prefix, opened_at) VALUES ($1, {now}) ON CONFLICT (prefix) DO NOTHING`, k.prefix)
+	return err
+}
+
+// openKeys records the prefix of this start's keys, if that was not done yet.
+func (s *Store) openKeys(ctx context.Context) error {
+	if s.keys.opened.Load() {
+		return nil
+	}
+	err := s.db.update(ctx, durable, s.keys.open)
+	if err == nil {
+		s.keys.opened.Store(true)
+	}
 	return err
 }
 
@@ -97,6 +111,19 @@ func (s *Store) DeadKeys(ctx context.Context, limit int) (keys []string, err err
 		return err
 	})
 	return keys, err
+}
+
+// DelayKeys has dead keys wait, because their bytes could not be deleted.
+func (s *Store) DelayKeys(ctx context.Context, keys []string, wait time.Duration) error {
+	return s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+		for _, key := range keys {
+			_, err := t.exec(ctx, `UPDATE dead_keys SET delete_after = {now} + $2 WHERE key = $1`, key, wait.Milliseconds())
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // ForgetKeys removes keys from the dead list. Their bytes have to be gone.

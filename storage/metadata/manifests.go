@@ -300,32 +300,50 @@ func (s *Store) Children(ctx context.Context, repository string, index digest.Di
 	return children, err
 }
 
-// Referrers returns up to limit manifests of a repository whose subject is d, sorted by digest, beginning after last.
-// An empty artifactType returns those of any.
-func (s *Store) Referrers(ctx context.Context, repository string, d digest.Digest, artifactType string, last digest.Digest, limit int) (all []Manifest, err error) {
-	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
-		after := []byte{}
-		if last != "" {
-			if after, err = encodeDigest(last); err != nil {
-				return err
-			}
+// referrerBytes is how much of annotations one page of referrers holds at the most, beyond its first entry.
+const referrerBytes = 4 << 20
+
+// Referrers returns up to limit manifests of a repository whose subject is d, sorted by digest, beginning after last,
+// and reports whether there are more. Entries with large annotations make the page shorter. An empty artifactType
+// returns those of any.
+func (s *Store) Referrers(ctx context.Context, repository string, d digest.Digest, artifactType string, last digest.Digest, limit int) (all []Manifest, more bool, err error) {
+	after := []byte{}
+	if last != "" {
+		if after, err = encodeDigest(last); err != nil {
+			return nil, false, err
 		}
-		all, err = collect(ctx, t, scanReferrer, `
+	}
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		page := referrerPage{limit: limit}
+		all, err = collect(ctx, t, page.scan, `
 			SELECT m.digest, m.media_type, m.artifact_type, m.size, m.annotations
 			FROM repositories r
 			JOIN manifests m ON m.repository = r.id AND m.subject = $2 AND m.deleted_at IS NULL
 			WHERE r.name = $1 AND m.digest > $3 AND ($4 = '' OR m.artifact_type = $4)
-			ORDER BY m.digest LIMIT $5`, repository, sqlDigest(d), after, artifactType, limit)
+			ORDER BY m.digest LIMIT $5`, repository, sqlDigest(d), after, artifactType, limit+1)
+		more = page.full
 		return err
 	})
-	return all, err
+	return all, more, err
 }
 
-func scanReferrer(row scanner) (m Manifest, err error) {
+// referrerPage counts what a page of referrers holds.
+type referrerPage struct {
+	limit, rows, bytes int
+	full               bool
+}
+
+func (p *referrerPage) scan(row scanner) (m Manifest, err error) {
 	var d sqlDigest
 	var annotations sql.NullString
 	if err := row.Scan(&d, &m.MediaType, &m.ArtifactType, &m.Size, &annotations); err != nil {
 		return m, err
+	}
+	p.rows++
+	p.bytes += len(annotations.String)
+	if p.rows > p.limit || p.rows > 1 && p.bytes > referrerBytes {
+		p.full = true
+		return m, errEnough
 	}
 	m.Digest = digest.Digest(d)
 	if annotations.Valid {

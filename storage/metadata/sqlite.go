@@ -29,11 +29,18 @@ type sqliteDB struct {
 func Open(ctx context.Context, c Config) (*Store, error) {
 	c = c.withDefaults()
 	db, err := openSQLite(ctx, c)
+	if isNoSpace(err) {
+		// Without any space not even a reader can open the database.
+		if r := openReserve(c.Path); r.release() {
+			db, err = openSQLite(ctx, c)
+		}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open metadata %s: %w", c.Path, err)
+		return nil, fmt.Errorf("open metadata %s: %w", c.Path, classify(err))
 	}
 	s := &Store{config: c, db: db, keys: newKeyMaker()}
-	if err := db.update(ctx, durable, s.keys.open); err != nil {
+	// A full disk is no reason not to start: reads and deletes need no new keys.
+	if err := s.openKeys(ctx); err != nil && !errors.Is(err, ErrNoSpace) {
 		return nil, errors.Join(fmt.Errorf("open metadata %s: %w", c.Path, err), db.close())
 	}
 	return s, nil
@@ -66,7 +73,7 @@ func openSQLite(ctx context.Context, c Config) (_ *sqliteDB, err error) {
 	if db.writer, err = startWriter(ctx, writing, words, c); err != nil {
 		return nil, errors.Join(err, writing.Close())
 	}
-	if db.readers, err = connectSQLite(c, "query_only(1)", "mmap_size(268435456)", "busy_timeout(10000)"); err != nil {
+	if db.readers, err = connectSQLite(c, "query_only(1)", "busy_timeout(10000)"); err != nil {
 		return nil, err
 	}
 	db.readers.SetMaxOpenConns(max(4, 2*runtime.GOMAXPROCS(0)))
@@ -129,11 +136,20 @@ func (db *sqliteDB) close() error {
 
 // classify names the errors of SQLite that callers act on.
 func classify(err error) error {
-	var failure *sqlite.Error
-	if errors.As(err, &failure) && failure.Code()&0xff == sqlite3.SQLITE_FULL || errors.Is(err, unix.ENOSPC) {
+	if isNoSpace(err) {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
+}
+
+func isNoSpace(err error) bool {
+	var failure *sqlite.Error
+	return errors.As(err, &failure) && failure.Code()&0xff == sqlite3.SQLITE_FULL || errors.Is(err, unix.ENOSPC)
+}
+
+func isFailedSync(err error) bool {
+	var failure *sqlite.Error
+	return errors.As(err, &failure) && failure.Code() == sqlite3.SQLITE_IOERR_FSYNC
 }
 
 // makePrivate makes the database's file if it is missing, for its owner only: it holds hashes of passwords. SQLite gives

@@ -85,7 +85,10 @@ func (t *tx) exists(ctx context.Context, query string, args ...any) (bool, error
 	return true, nil
 }
 
-// collect runs a query and returns what scan makes of each row.
+// errEnough ends collect before the last row.
+var errEnough = errors.New("enough rows")
+
+// collect runs a query and returns what scan makes of each row, until it says errEnough.
 func collect[T any](ctx context.Context, t *tx, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
 	statement, err := t.statements.get(ctx, query)
 	if err != nil {
@@ -99,6 +102,9 @@ func collect[T any](ctx context.Context, t *tx, scan func(scanner) (T, error), q
 	var all []T
 	for rows.Next() {
 		one, err := scan(rows)
+		if err == errEnough {
+			return all, nil
+		}
 		if err != nil {
 			return nil, err
 		}

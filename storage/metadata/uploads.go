@@ -36,6 +36,9 @@ type Upload struct {
 // StartUpload records a new session in a repository, made if missing. With a declared digest that is already the digest
 // of a blob, that blob is pinned and no key is allocated. Each call needs a new id, also one that repeats a failed call.
 func (s *Store) StartUpload(ctx context.Context, id, repository string, algorithm digest.Algorithm, declared digest.Digest) (u Upload, err error) {
+	if err := s.openKeys(ctx); err != nil {
+		return u, err
+	}
 	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
 		u = Upload{ID: id, Repository: repository, Algorithm: algorithm, Epoch: 1}
 		repositoryID, err := makeRepository(ctx, t, repository)
@@ -83,6 +86,9 @@ func (s *Store) Upload(ctx context.Context, repository, id string) (u Upload, er
 // what it is sent. A session that has neither a pinned blob nor a key gets a key. A finished session is returned as it
 // is. It fails with ErrNotFound.
 func (s *Store) ClaimUpload(ctx context.Context, repository, id string, declared digest.Digest) (u Upload, err error) {
+	if err := s.openKeys(ctx); err != nil {
+		return u, err
+	}
 	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
 		if u, err = getUpload(ctx, t, repository, id); err != nil || u.Committed != "" {
 			return err
@@ -203,8 +209,21 @@ func (s *Store) CancelUpload(ctx context.Context, repository, id string) error {
 	})
 }
 
-// ExpireUploads ends up to limit sessions whose time is over, and returns how many it ended.
-func (s *Store) ExpireUploads(ctx context.Context, limit int) (ended int, err error) {
+// RenewUpload begins the time of a claimed session anew, for chunks that take long. It fails with ErrSuperseded when the
+// claim is not the newest any more.
+func (s *Store) RenewUpload(ctx context.Context, u Upload) error {
+	return s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+		n, err := t.exec(ctx, `UPDATE uploads SET expires_at = {now} + $3 WHERE id = $1 AND epoch = $2 AND committed IS NULL`,
+			u.ID, u.Epoch, s.config.UploadExpiry.Milliseconds())
+		if err == nil && n == 0 {
+			return ErrSuperseded
+		}
+		return err
+	})
+}
+
+// ExpireUploads ends up to limit sessions whose time is over, or only finished ones, and returns how many it ended.
+func (s *Store) ExpireUploads(ctx context.Context, finishedOnly bool, limit int) (ended int, err error) {
 	type expired struct {
 		id, key string
 		pinned  sqlDigest
@@ -218,7 +237,8 @@ func (s *Store) ExpireUploads(ctx context.Context, limit int) (ended int, err er
 	err = s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		ended = 0
 		all, err := collect(ctx, t, scan,
-			`SELECT id, key, pinned_digest FROM uploads WHERE expires_at <= {now} ORDER BY expires_at LIMIT $1`, limit)
+			`SELECT id, key, pinned_digest FROM uploads
+			WHERE expires_at <= {now} AND (committed IS NOT NULL OR NOT $2) ORDER BY expires_at LIMIT $1`, limit, finishedOnly)
 		if err != nil {
 			return err
 		}

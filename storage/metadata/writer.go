@@ -45,6 +45,8 @@ type writer struct {
 	conn       *sql.Conn
 	statements *statements
 	level      durability // what PRAGMA synchronous says now
+	reserve    reserve
+	failed     error // of a sync: the kernel may have dropped what it could not write, and later syncs don't tell
 	log        logLimits
 }
 
@@ -70,7 +72,8 @@ func startWriter(ctx context.Context, db *sql.DB, words *strings.Replacer, c Con
 	w := &writer{
 		db: db, words: words, walPath: c.Path + "-wal", config: c,
 		requests: make(chan *request, maxBatch), kick: make(chan struct{}, 1),
-		log: logLimits{checkpoint: checkpointAt, truncate: truncateAt},
+		log:     logLimits{checkpoint: checkpointAt, truncate: truncateAt},
+		reserve: openReserve(c.Path),
 	}
 	if err := w.connect(ctx); err != nil {
 		return nil, err
@@ -146,20 +149,44 @@ func (w *writer) gather(batch []*request) []*request {
 // commit runs a batch in one transaction and tells everyone their outcome: that of their own part when the transaction
 // was committed, its error to all when it was not.
 func (w *writer) commit(batch []*request) {
-	outcomes, err := w.transact(batch)
-	if err != nil {
-		w.reconnect()
-	}
+	outcomes := w.outcomes(batch)
+	var full []*request
 	for i, r := range batch {
-		if err != nil {
-			r.result <- fmt.Errorf("commit metadata: %w", err)
+		if isNoSpace(outcomes[i]) && w.reserve.held {
+			full = append(full, r)
 		} else {
 			r.result <- outcomes[i]
 		}
 	}
+	if len(full) > 0 && w.reserve.release() {
+		w.config.Log.Warn("the disk under the metadata is full, its reserve is in use")
+	}
+	for _, r := range full {
+		r.result <- w.outcomes([]*request{r})[0]
+	}
+}
+
+// outcomes runs a batch in one transaction and returns the outcome of each.
+func (w *writer) outcomes(batch []*request) []error {
+	outcomes, err := w.transact(batch)
+	if err == nil {
+		return outcomes
+	}
+	w.reconnect()
+	if isFailedSync(err) {
+		w.failed = err
+	}
+	outcomes = make([]error, len(batch))
+	for i := range outcomes {
+		outcomes[i] = fmt.Errorf("commit metadata: %w", err)
+	}
+	return outcomes
 }
 
 func (w *writer) transact(batch []*request) (outcomes []error, err error) {
+	if w.failed != nil {
+		return nil, fmt.Errorf("nothing is written after a sync failed, for it is not known what the disk has: check the disk and restart: %w", w.failed)
+	}
 	if w.conn == nil {
 		if err := w.connect(context.Background()); err != nil {
 			return nil, err
@@ -263,6 +290,7 @@ func (w *writer) reconnect() {
 
 // watchLog has the write-ahead log copied when it has grown.
 func (w *writer) watchLog() {
+	w.reserve.refill()
 	size := w.logSize()
 	switch {
 	case size >= max(w.log.truncate, w.log.retry) && w.conn != nil:

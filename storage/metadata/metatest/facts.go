@@ -12,7 +12,7 @@ func factTests() suite {
 		{"Ping", func(t *testing.T, f *fixture) { must(t, f.Ping(t.Context())) }},
 		{"Settings", testSettings},
 		{"Clock", testClock},
-		{"ClockSetBack", testClockSetBack},
+
 		{"Cancelled", testCancelled},
 		{"Audit", testAudit},
 	}
@@ -32,41 +32,31 @@ func testSettings(t *testing.T, f *fixture) {
 	wantEqual(t, "setting", string(got), "first")
 }
 
-// observe reads the clock and fails unless latest is what was seen before.
-func (f *fixture) observe(t *testing.T, want time.Time) (now time.Time) {
+// wantNoted reads the clock and fails unless want was noted last.
+func (f *fixture) wantNoted(t *testing.T, want time.Time) (now time.Time) {
 	t.Helper()
-	now, latest, err := f.ObserveClock(t.Context())
+	now, noted, err := f.Clock(t.Context())
 	must(t, err)
-	if !latest.Equal(want) {
-		t.Errorf("latest is %s, want %s", latest, want)
+	if !noted.Equal(want) {
+		t.Errorf("%s is noted, want %s", noted, want)
 	}
 	return now
 }
 
 func testClock(t *testing.T, f *fixture) {
-	first := f.observe(t, time.Time{})
+	first := f.wantNoted(t, time.Time{})
 	if time.Since(first).Abs() > time.Minute {
 		t.Errorf("the clock says %s", first)
 	}
-	f.observe(t, first)
-	second := f.observe(t, first) // not yet worth writing down
-	if second.Before(first) {
+	if second := f.wantNoted(t, time.Time{}); second.Before(first) { // looking notes nothing
 		t.Errorf("%s after %s", second, first)
 	}
-	f.exec(t, 1, `UPDATE settings SET value = $1 WHERE name = 'clock'`, []byte("1000"))
-	third := f.observe(t, time.Unix(1, 0))
-	f.observe(t, third)
-}
-
-func testClockSetBack(t *testing.T, f *fixture) {
-	f.observe(t, time.Time{})
-	const future = "9000000000000"
-	f.exec(t, 1, `UPDATE settings SET value = $1 WHERE name = 'clock'`, []byte(future))
-	for range 2 {
-		f.observe(t, time.UnixMilli(9000000000000)) // stays
+	for _, noted := range []time.Time{first, first.Add(time.Hour), first} { // a wrong one can be taken back
+		must(t, f.NoteClock(t.Context(), noted))
+		f.wantNoted(t, noted)
 	}
 	f.exec(t, 1, `UPDATE settings SET value = $1 WHERE name = 'clock'`, []byte("x"))
-	if _, _, err := f.ObserveClock(t.Context()); err == nil || !strings.Contains(err.Error(), "clock") {
+	if _, _, err := f.Clock(t.Context()); err == nil || !strings.Contains(err.Error(), "clock") {
 		t.Errorf("a clock that is no number: %v", err)
 	}
 }

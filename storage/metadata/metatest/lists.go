@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"berth/storage/metadata"
@@ -17,6 +18,7 @@ func listTests() suite {
 		{"Repositories", testRepositories},
 		{"Referrers", testReferrers},
 		{"ReferrersPages", testReferrersPages},
+		{"LargeReferrers", testLargeReferrers},
 		{"Blobs", testBlobs},
 		{"Manifests", testManifests},
 	}
@@ -101,8 +103,11 @@ func testReferrers(t *testing.T, f *fixture) {
 	f.put(t, "b", referrer("elsewhere", subject.Digest, "x/sbom"))
 	want := func(artifactType string, repository string, manifests ...metadata.NewManifest) {
 		t.Helper()
-		got, err := f.Referrers(t.Context(), repository, subject.Digest, artifactType, "", 10)
+		got, more, err := f.Referrers(t.Context(), repository, subject.Digest, artifactType, "", 10)
 		must(t, err)
+		if more {
+			t.Error("there are more than all")
+		}
 		var all []metadata.Manifest
 		for _, m := range sortedByDigest(manifests) {
 			m.Manifest.Subject = "" // the caller knows it
@@ -134,15 +139,44 @@ func testReferrersPages(t *testing.T, f *fixture) {
 		all = append(all, m.Digest)
 	}
 	wantPages(t, sorted(all), func(last digest.Digest, limit int) (page []digest.Digest, err error) {
-		manifests, err := f.Referrers(t.Context(), "a", blob(1), "", last, limit)
+		manifests, more, err := f.Referrers(t.Context(), "a", blob(1), "", last, limit)
+		if err == nil && more != (len(all) > 0 && len(manifests) == limit && manifests[len(manifests)-1].Digest != sorted(all)[len(all)-1]) {
+			t.Errorf("after %q: %d, more %t", last, len(manifests), more)
+		}
 		for _, m := range manifests {
 			page = append(page, m.Digest)
 		}
 		return page, err
 	})
-	even, err := f.Referrers(t.Context(), "a", blob(1), "x/0", "", 2)
-	if err != nil || len(even) != 2 || even[0].ArtifactType != "x/0" || even[1].ArtifactType != "x/0" {
+	even, more, err := f.Referrers(t.Context(), "a", blob(1), "x/0", "", 2)
+	if err != nil || !more || len(even) != 2 || even[0].ArtifactType != "x/0" || even[1].ArtifactType != "x/0" {
 		t.Errorf("a filtered page: %v, %v", even, err)
+	}
+}
+
+// testLargeReferrers has a page end before it takes much memory.
+func testLargeReferrers(t *testing.T, f *fixture) {
+	want := make(map[digest.Digest]bool)
+	for i := range 5 {
+		m := referrer(fmt.Sprint(i), blob(1), "x/y")
+		m.Annotations = map[string]string{"large": strings.Repeat("x", 3<<20)}
+		f.put(t, "a", m)
+		want[m.Digest] = true
+	}
+	last, pages := digest.Digest(""), 0
+	for more := true; more; pages++ {
+		var page []metadata.Manifest
+		var err error
+		page, more, err = f.Referrers(t.Context(), "a", blob(1), "", last, 100)
+		must(t, err)
+		if len(page) != 1 {
+			t.Fatalf("a page of %d", len(page))
+		}
+		last = page[0].Digest
+		delete(want, last)
+	}
+	if pages != 5 || len(want) > 0 {
+		t.Errorf("%d pages, without %v", pages, want)
 	}
 }
 

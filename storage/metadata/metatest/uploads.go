@@ -172,7 +172,7 @@ func (f *fixture) expire(t *testing.T, u metadata.Upload) {
 
 func (f *fixture) wantExpired(t *testing.T, u metadata.Upload) {
 	t.Helper()
-	n, err := f.ExpireUploads(t.Context(), 10)
+	n, err := f.ExpireUploads(t.Context(), false, 10)
 	must(t, err)
 	if n != 1 {
 		t.Errorf("%d uploads expired instead of one", n)
@@ -195,7 +195,7 @@ func testExpire(t *testing.T, f *fixture) {
 		u := f.start(t, "a")
 		f.expire(t, u)
 		must(t, use(u))
-		if n, err := f.ExpireUploads(t.Context(), 10); n != 0 || err != nil {
+		if n, err := f.ExpireUploads(t.Context(), false, 10); n != 0 || err != nil {
 			t.Errorf("%d uploads expired after a %s: %v", n, name, err)
 		}
 	}
@@ -210,7 +210,7 @@ func testExpireAfter(t *testing.T, f *fixture) {
 	f = newFixture(t, f.open, metadata.Config{UploadExpiry: time.Millisecond})
 	u := f.start(t, "a")
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		n, err := f.ExpireUploads(t.Context(), 10)
+		n, err := f.ExpireUploads(t.Context(), false, 10)
 		must(t, err)
 		if n == 1 {
 			break
@@ -228,7 +228,7 @@ func testExpirePage(t *testing.T, f *fixture) {
 		f.expire(t, f.start(t, "a"))
 	}
 	for _, want := range []int{2, 2, 1, 0} {
-		if n, err := f.ExpireUploads(t.Context(), 2); n != want || err != nil {
+		if n, err := f.ExpireUploads(t.Context(), false, 2); n != want || err != nil {
 			t.Errorf("%d uploads expired instead of %d: %v", n, want, err)
 		}
 	}
@@ -295,7 +295,7 @@ func testUnpin(t *testing.T, f *fixture) {
 		{"cancel", func(u metadata.Upload) error { return f.CancelUpload(t.Context(), "b", u.ID) }},
 		{"expire", func(u metadata.Upload) error {
 			f.expire(t, u)
-			_, err := f.ExpireUploads(t.Context(), 10)
+			_, err := f.ExpireUploads(t.Context(), false, 10)
 			return err
 		}},
 		{"claim", func(u metadata.Upload) error {

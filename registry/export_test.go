@@ -1,0 +1,11 @@
+package registry
+
+// SessionUsers returns how many requests have an upload or wait for it.
+func (s *Service) SessionUsers(repository, id string) int {
+	s.sessions.mu.Lock()
+	defer s.sessions.mu.Unlock()
+	if one := s.sessions.byID[sessionKey(repository, id)]; one != nil {
+		return one.users
+	}
+	return 0
+}
