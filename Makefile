@@ -34,7 +34,7 @@ test: requirements check cross unit conformance ## Check, build and test everyth
 
 .PHONY: requirements
 requirements: ## Install what the tests need and Go does not bring (Debian, as root)
-	@tools/install-debian.sh gcc libc6-dev
+	@tools/install-debian.sh gcc libc6-dev busybox-static curl dash shellcheck wget
 
 .PHONY: check
 check: $(LINT) ## Check the format and what can be seen without running

@@ -1,0 +1,143 @@
+package trust
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// distribution is how a Linux distribution lets an administrator add a CA: the files that make it recognisable, and a
+// stand-in for the tool. The stand-ins note how they were called and make the bundle as the real ones do.
+type distribution struct {
+	files   []string
+	tool    string // its path
+	content string
+	anchors string
+	bundle  string
+	refresh string // how the tool is called after installing
+	undo    string // and after uninstalling
+}
+
+func distributions() map[string]distribution {
+	const debian = `#!/bin/sh
+echo "update-ca-certificates $*" >>/called
+cat /usr/local/share/ca-certificates/*.crt >/etc/ssl/certs/ca-certificates.crt 2>/dev/null
+exit 0
+`
+	const redhat = `#!/bin/sh
+echo "update-ca-trust $*" >>/called
+cat /etc/pki/ca-trust/source/anchors/* >/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem 2>/dev/null
+exit 0
+`
+	return map[string]distribution{
+		"Debian": {[]string{"/etc/ssl/certs/", "/usr/local/share/ca-certificates/"}, "/usr/sbin/update-ca-certificates", debian,
+			"/usr/local/share/ca-certificates", "/etc/ssl/certs/ca-certificates.crt",
+			"update-ca-certificates \n", "update-ca-certificates --fresh\n"},
+		"Alpine": {[]string{"/etc/ssl/certs/", "/etc/apk/"}, "/usr/sbin/update-ca-certificates", debian,
+			"/usr/local/share/ca-certificates", "/etc/ssl/certs/ca-certificates.crt",
+			"update-ca-certificates \n", "update-ca-certificates --fresh\n"},
+		"RHEL": {[]string{"/etc/pki/ca-trust/source/anchors/", "/etc/pki/ca-trust/extracted/pem/"}, "/usr/bin/update-ca-trust", redhat,
+			"/etc/pki/ca-trust/source/anchors", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+			"update-ca-trust extract\n", "update-ca-trust extract\n"},
+	}
+}
+
+// newChroot makes a system of busybox, the script and a CA's certificate.
+func newChroot(t *testing.T) *node {
+	t.Helper()
+	if os.Getuid() != 0 {
+		unavailable(t, "chroot needs root")
+	}
+	n := newNode(t, nil, "/tmp/", "/dev/", "/root/", "/etc/docker/")
+	n.copy(program(t, "busybox"), "/bin/busybox")
+	for _, applet := range []string{"sh", "cat", "chmod", "cp", "cut", "grep", "id", "mkdir", "mktemp", "mv", "rm", "rmdir", "sha256sum", "tr"} {
+		n.check(os.Symlink("busybox", filepath.Join(n.root, "bin", applet)))
+	}
+	n.write("/dev/null", "")
+	n.copy("install.sh", "/root/install.sh")
+	n.copy(n.file, "/root/ca.crt")
+	return n
+}
+
+func (n *node) copy(from, to string) {
+	n.t.Helper()
+	source, err := os.Open(from)
+	n.check(err)
+	defer source.Close()
+	n.write(to, "")
+	target, err := os.OpenFile(filepath.Join(n.root, to), os.O_WRONLY|os.O_TRUNC, 0)
+	n.check(err)
+	_, err = io.Copy(target, source)
+	n.check(err)
+	n.check(target.Close())
+}
+
+// chroot runs the script inside, with the PATH that su leaves.
+func (n *node) chroot(args ...string) string {
+	n.t.Helper()
+	command := exec.CommandContext(n.t.Context(), program(n.t, "chroot"),
+		slices.Concat([]string{n.root, "/bin/sh", "/root/install.sh", hosts, checksum(n.ca.pem)}, args)...)
+	command.Env = []string{"PATH=/bin", "HOME=/root"}
+	out, err := command.CombinedOutput()
+	if err != nil {
+		n.t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
+}
+
+// The ways of the distributions, in a system of its own: there the script is root without DESTDIR and runs their tools.
+func TestSystemStore(t *testing.T) {
+	for name, d := range distributions() {
+		t.Run(name, func(t *testing.T) {
+			n := newChroot(t)
+			for _, f := range d.files {
+				n.write(f, "")
+			}
+			n.write(d.tool, d.content)
+			before := n.tree()
+			out := n.chroot("--ca", "/root/ca.crt", "--system")
+			if !strings.Contains(out, "WARNING: every program") {
+				t.Errorf("it does not warn:\n%s", out)
+			}
+			anchor := d.anchors + "/berth-192.168.1.18_5000.crt"
+			n.checkInstalled([]string{anchor, "/etc/docker/certs.d/" + hosts + "/ca.crt"})
+			if got := n.read(d.bundle); got != string(n.ca.pem) {
+				t.Errorf("the bundle is %q", got)
+			}
+			out = n.chroot("--uninstall")
+			if got := n.read("/called"); got != d.refresh+d.undo {
+				t.Errorf("the tool was called as %q", got)
+			}
+			if got := n.read(d.bundle); got != "" {
+				t.Errorf("uninstalled, the bundle is %q", got)
+			}
+			left := changed(before, n.tree())
+			left = slices.DeleteFunc(left, func(name string) bool { return name == "/called" || name == "/dev/null" || name == d.bundle })
+			if len(left) != 0 {
+				t.Errorf("there remain %q\n%s", left, out)
+			}
+		})
+	}
+}
+
+// Without --system the store stays as it is, even in a system that has one.
+func TestSystemStoreIsAskedFor(t *testing.T) {
+	for name, d := range distributions() {
+		t.Run(name, func(t *testing.T) {
+			n := newChroot(t)
+			for _, f := range d.files {
+				n.write(f, "")
+			}
+			n.write(d.tool, d.content)
+			before := n.tree()
+			n.chroot("--ca", "/root/ca.crt")
+			if got := changed(before, n.tree()); slices.Contains(got, "/called") || slices.Contains(got, d.bundle) {
+				t.Errorf("it changed %q", got)
+			}
+		})
+	}
+}

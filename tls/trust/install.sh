@@ -1,0 +1,451 @@
+#!/bin/sh
+# Makes the container tools of this machine trust the certificate authority (CA) of a Berth registry, for images of that
+# registry only.
+#
+#   sh install.sh HOST:PORT SHA256 [--ca FILE] [--system]
+#   sh install.sh HOST:PORT SHA256 --uninstall
+#
+# SHA256 is the checksum of the CA's certificate, as a PEM file: a certificate with another one is refused. It is fetched
+# from https://HOST:PORT/trust/ca.crt, or taken from FILE.
+#
+# --system     trust the CA in the system's own store too: for every site, not only for the registry
+# --uninstall  remove what this script installed, and nothing else
+#
+# As root it installs for the whole machine, else for the user who runs it. DESTDIR in the environment is put before every
+# path that is looked at or written, as when a package is made; the system's store is then not refreshed.
+#
+# Everything is in functions, and the last line calls them: of a file that was cut off, nothing runs.
+
+set -euf
+umask 022
+LC_ALL=C
+export LC_ALL
+unset IFS
+everywhere=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin # su leaves out some of them
+
+say() { printf '%s\n' "$*"; }
+
+fail() {
+	printf 'install.sh: %s\n' "$*" >&2
+	exit 1
+}
+
+usage() {
+	cat <<-END
+		usage: install.sh HOST:PORT SHA256 [--ca FILE] [--system]
+		       install.sh HOST:PORT SHA256 --uninstall
+	END
+}
+
+# --- what is asked for
+
+parse() {
+	target='' hash='' ca='' system=false uninstall=false
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--system) system=true ;;
+		--uninstall) uninstall=true ;;
+		--ca)
+			[ $# -gt 1 ] || fail "--ca needs a file"
+			ca=$2
+			shift
+			;;
+		-h | --help)
+			usage
+			exit 0
+			;;
+		-*) fail "unknown option: $1" ;;
+		*)
+			if [ -z "$target" ]; then
+				target=$1
+			elif [ -z "$hash" ]; then
+				hash=$1
+			else
+				fail "too many arguments: $1"
+			fi
+			;;
+		esac
+		shift
+	done
+	if [ -z "$hash" ]; then
+		usage >&2
+		exit 1
+	fi
+	valid_target || fail "not HOST:PORT, such as registry.lan:5000, 192.168.1.18:5000 or [fd00::18]:5000: $target"
+	valid_hash || fail "not a SHA-256 checksum (64 hexadecimal digits, in lower case): $hash"
+}
+
+# valid_target splits $target. It becomes part of paths, commands and files: what gets through is made of the characters
+# of names and addresses, does not begin like an option and can't lead to another directory.
+valid_target() {
+	case $target in
+	*[!][A-Za-z0-9.:_-]* | *..*) return 1 ;;
+	*:*) ;;
+	*) return 1 ;;
+	esac
+	host=${target%:*} port=${target##*:}
+	case $port in
+	'' | 0* | *[!0-9]* | ??????*) return 1 ;;
+	esac
+	[ "$port" -le 65535 ] && [ "${#host}" -le 253 ] || return 1
+	case $host in
+	\[*\]) valid_ipv6 "$host" ;;
+	[!A-Za-z0-9]* | '' | *[]:[]*) return 1 ;;
+	esac
+}
+
+valid_ipv6() {
+	case $1 in
+	\[*[!0-9a-fA-F:.]*\]) return 1 ;;
+	\[*:*:*\]) ;;
+	*) return 1 ;;
+	esac
+}
+
+valid_hash() {
+	case $hash in
+	*[!0-9a-f]*) return 1 ;;
+	esac
+	[ "${#hash}" -eq 64 ]
+}
+
+# --- what this machine has
+
+# look finds out for whom is installed. With sudo, also for the user who called it: Docker may run as that user.
+look() {
+	root=${DESTDIR:-}
+	names=$target
+	if [ "$port" = 443 ]; then
+		names="$target $host"
+	fi
+	owner='' user=${HOME:-/} settings=${XDG_CONFIG_HOME:-${HOME:-}/.config}
+	administrator=false
+	if [ "$(id -u)" = 0 ] || [ -n "$root" ]; then
+		administrator=true
+	fi
+	if $administrator && [ -n "${SUDO_UID:-}" ] && [ -n "${SUDO_GID:-}" ]; then
+		home=$(getent passwd "$SUDO_UID" | cut -d: -f6)
+		if [ -n "$home" ]; then
+			owner=$SUDO_UID:$SUDO_GID user=$home settings=$home/.config
+		fi
+	fi
+	first=''
+}
+
+# has reports whether one of the programs is installed.
+has() (
+	IFS=:
+	for program in "$@"; do
+		for directory in $everywhere; do
+			if [ -n "$directory" ] && [ -x "$root$directory/$program" ]; then
+				exit 0
+			fi
+		done
+	done
+	exit 1
+)
+
+# found reports whether there is a directory or else one of the programs that would have made it.
+found() {
+	[ -d "$root$1" ] && return
+	shift
+	has "$@"
+}
+
+rootless_docker() {
+	[ -d "$root$settings/docker" ] || [ -d "$root$user/.local/share/docker" ] ||
+		[ -e "$root$settings/systemd/user/docker.service" ]
+}
+
+# --- files
+
+checksum() {
+	sum=$(sha256sum <"$1") || return 1
+	printf '%s\n' "${sum%% *}"
+}
+
+same() { [ -f "$2" ] && [ "$(checksum "$1")" = "$(checksum "$2")" ]; }
+
+own() {
+	case $1 in
+	"$root$user"/*) [ -z "$owner" ] || chown -h "$owner" "$1" ;;
+	esac
+}
+
+make_directory() {
+	if [ ! -d "$root$1" ]; then
+		[ -z "$1" ] || make_directory "${1%/*}"
+		mkdir "$root$1"
+		own "$root$1"
+	fi
+}
+
+# put copies a file to its place, at once or not at all. A file that was there before is kept beside it.
+put() {
+	if same "$1" "$root$2"; then
+		chmod 0644 "$root$2"
+		say "unchanged  $2"
+		return
+	fi
+	make_directory "${2%/*}"
+	if [ -e "$root$2" ] && [ ! -e "$root$2.before-berth" ]; then
+		cp -p "$root$2" "$root$2.before-berth"
+		say "kept       $2.before-berth"
+	fi
+	cp "$1" "$root$2.new"
+	chmod 0644 "$root$2.new"
+	own "$root$2.new"
+	mv -f "$root$2.new" "$root$2"
+	say "installed  $2"
+}
+
+# take undoes put, if the file still has the checksum.
+take() {
+	if [ ! -e "$root$1" ]; then
+		return
+	fi
+	if [ "$(checksum "$root$1")" != "$2" ]; then
+		say "left       $1 (not what this script installed)"
+		return
+	fi
+	rm "$root$1"
+	say "removed    $1"
+	if [ -e "$root$1.before-berth" ]; then
+		mv "$root$1.before-berth" "$root$1"
+		say "restored   $1"
+	fi
+}
+
+# --- installing
+
+# obtain gets the certificate, or ends: without the right checksum nothing is installed.
+obtain() {
+	certificate=$work/ca.crt
+	if [ -n "$ca" ]; then
+		cat <"$ca" >"$certificate" || fail "can't read $ca"
+	else
+		fetch "https://$target/trust/ca.crt" "$certificate" || fail "can't fetch https://$target/trust/ca.crt"
+	fi
+	actual=$(checksum "$certificate") || fail "can't compute the checksum"
+	if [ "$actual" != "$hash" ]; then
+		fail "refused: the certificate has the checksum $actual, not $hash. Either the registry has another CA by" \
+			"now, or somebody sits between it and this machine. Nothing was installed."
+	fi
+}
+
+# fetch does not verify who answers: what it gets is compared with the checksum.
+fetch() {
+	if command -v curl >/dev/null; then
+		curl -fsSk --connect-timeout 10 --max-time 60 -o "$2" "$1"
+	elif command -v wget >/dev/null; then
+		wget -q --no-check-certificate -O "$2" "$1"
+	else
+		fail "needs curl or wget, or --ca FILE"
+	fi
+}
+
+install_all() {
+	if $administrator; then
+		if found /etc/docker dockerd docker; then
+			place /etc/docker/certs.d
+		fi
+		if found /etc/containers podman skopeo buildah; then
+			place /etc/containers/certs.d
+		fi
+		if found /etc/containerd containerd; then
+			place /etc/containerd/certs.d
+			containerd_hosts
+		fi
+		for kind in k3s rke2; do
+			if found "/etc/rancher/$kind" "$kind"; then
+				place "/etc/rancher/$kind/certs.d"
+			fi
+		done
+	elif has podman skopeo buildah; then
+		place "$settings/containers/certs.d"
+	fi
+	if rootless_docker; then
+		place "$settings/docker/certs.d"
+	fi
+}
+
+# place installs the certificate in the directories that are named for the registry.
+place() {
+	for name in $names; do
+		put "$certificate" "$1/$name/ca.crt"
+	done
+	first=${first:-$1/$target/ca.crt}
+}
+
+# containerd_hosts writes the files that say which CA is for the registry. One that the administrator wrote stays.
+containerd_hosts() {
+	for name in $names; do
+		directory=/etc/containerd/certs.d/$name
+		hosts_toml "$name" >"$work/hosts.toml"
+		if [ ! -e "$root$directory/hosts.toml" ] || same "$work/hosts.toml" "$root$directory/hosts.toml"; then
+			put "$work/hosts.toml" "$directory/hosts.toml"
+		elif ! grep -Fq "$directory/ca.crt" "$root$directory/hosts.toml"; then
+			say "left       $directory/hosts.toml: add this line to the section of https://$name"
+			say "             ca = \"$directory/ca.crt\""
+		fi
+	done
+}
+
+hosts_toml() {
+	cat <<-END
+		server = "https://$1"
+		ca = "/etc/containerd/certs.d/$1/ca.crt"
+	END
+}
+
+# --- the system's own store
+
+# find_store sets anchors to the directory of the CAs that an administrator adds.
+find_store() {
+	if [ -d "$root/etc/pki/ca-trust/source/anchors" ]; then # RHEL, Fedora
+		anchors=/etc/pki/ca-trust/source/anchors
+	elif [ -d "$root/etc/pki/trust/anchors" ]; then # SUSE
+		anchors=/etc/pki/trust/anchors
+	elif has update-ca-certificates; then # Debian, Alpine
+		anchors=/usr/local/share/ca-certificates
+	else
+		return 1
+	fi
+	anchor=$anchors/berth-$(printf %s "$target" | tr -c 'A-Za-z0-9.-' _).crt
+}
+
+refresh_store() {
+	if [ -n "$root" ]; then
+		return
+	fi
+	case $anchors in
+	/etc/pki/ca-trust/*) PATH=$everywhere update-ca-trust extract ;;
+	*) PATH=$everywhere update-ca-certificates "$@" ;;
+	esac
+}
+
+install_system() {
+	put "$certificate" "$anchor"
+	refresh_store
+	first=${first:-$anchor}
+	cat <<-END
+
+		WARNING: every program of this machine that uses the system's store now believes this CA about any site, not only
+		about $target. Whoever gets hold of the registry's CA key can pose as any of them. Programs that are
+		running, such as dockerd, see the change when they are restarted.
+	END
+}
+
+# --- what is left to a person
+
+advise() {
+	! $administrator || advise_containerd
+	for kind in k3s rke2; do
+		if $administrator && found "/etc/rancher/$kind" "$kind"; then
+			advise_k3s
+		fi
+	done
+	advise_buildx
+}
+
+advise_containerd() {
+	set -- "$root/etc/containerd/config.toml" "$root/etc/containerd/conf.d"
+	if ! found /etc/containerd containerd || grep -Eqrs '^[^#]*config_path *=.*/etc/containerd/certs\.d' "$@" ||
+		grep -Eqrs '^[^#]*disabled_plugins *=.*"cri"' "$@"; then
+		return
+	fi
+	plugin=io.containerd.grpc.v1.cri
+	if grep -Eqs '^version *= *3' "$root/etc/containerd/config.toml"; then
+		plugin=io.containerd.cri.v1.images
+	fi
+	cat <<-END
+
+		Kubernetes reads the above only if /etc/containerd/config.toml says so. Add this, and restart containerd:
+
+		[plugins."$plugin".registry]
+		  config_path = "/etc/containerd/certs.d"
+	END
+}
+
+advise_k3s() {
+	cat <<-END
+
+		For $kind, add this to /etc/rancher/$kind/registries.yaml, and restart $kind:
+
+		mirrors:
+		  "$target":
+		    endpoint:
+		      - "https://$target"
+		configs:
+		  "$target":
+		    tls:
+		      ca_file: "/etc/rancher/$kind/certs.d/$target/ca.crt"
+	END
+}
+
+advise_buildx() {
+	cat <<-END
+
+		A buildx builder in a container knows none of the CAs of its host. Write this to buildkitd.toml:
+
+		[registry."$target"]
+		  http = false
+		  ca = ["$first"]
+
+		and make a builder with it:
+
+		docker buildx create --name berth --driver docker-container --config buildkitd.toml --bootstrap --use
+
+		crane, docker buildx imagetools and, where the registry hands out tokens (Bearer), buildx ask the registry from
+		this machine and with the CAs of its system, not with those above. For them use --system, or set
+		SSL_CERT_FILE=$first
+		For buildx, BUILDKIT_NO_CLIENT_TOKEN=1 leaves the tokens to the builder.
+	END
+}
+
+# --- uninstalling
+
+uninstall_all() {
+	for place in /etc/docker/certs.d /etc/containers/certs.d /etc/containerd/certs.d /etc/rancher/k3s/certs.d \
+		/etc/rancher/rke2/certs.d "$settings/containers/certs.d" "$settings/docker/certs.d"; do
+		for name in $names; do
+			if [ "$place" = /etc/containerd/certs.d ]; then
+				hosts_toml "$name" >"$work/hosts.toml"
+				take "$place/$name/hosts.toml" "$(checksum "$work/hosts.toml")"
+			fi
+			take "$place/$name/ca.crt" "$hash"
+			rmdir "$root$place/$name" 2>/dev/null || true # it goes when it is empty
+		done
+	done
+	if find_store && [ -e "$root$anchor" ]; then
+		take "$anchor" "$hash"
+		refresh_store --fresh
+	fi
+}
+
+main() {
+	parse "$@"
+	look
+	work=$(mktemp -d)
+	trap 'rm -rf "$work"' EXIT
+	trap 'exit 1' HUP INT TERM
+	if $uninstall; then
+		uninstall_all
+		return
+	fi
+	if $system; then
+		$administrator || fail "--system is for root"
+		find_store || fail "there is no update-ca-certificates or update-ca-trust: install the package ca-certificates first"
+	fi
+	obtain
+	install_all
+	! $system || install_system
+	if [ -z "$first" ]; then
+		$administrator || fail "found nothing of this user's to install for: run it as root to install for the machine"
+		fail "found neither Docker nor containerd, Podman, Skopeo, Buildah or k3s: nothing was installed." \
+			"Use --system for other programs."
+	fi
+	advise
+}
+
+main "$@"
