@@ -9,7 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"time"
+
+	"berth/filelock"
 
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
@@ -18,14 +19,14 @@ import (
 
 // sqliteDB is an SQLite database that this process alone has open: many readers beside one writer.
 type sqliteDB struct {
-	lock    *os.File
+	lock    *filelock.Lock
 	readers *sql.DB
 	reads   *statements
 	writer  *writer
 }
 
-// Open opens the SQLite database at c.Path, made if missing, and brings its schema up to date. It fails with ErrInUse
-// while another process has it open, and on network file systems, whose locks don't hold.
+// Open opens the SQLite database at c.Path, made if missing, and brings its schema up to date. It fails with
+// filelock.ErrHeld while another process has it open, and on network file systems, whose locks don't hold.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	c = c.withDefaults()
 	db, err := openSQLite(ctx, c)
@@ -50,7 +51,7 @@ func openSQLite(ctx context.Context, c Config) (_ *sqliteDB, err error) {
 	if err := refuseNetworkFilesystem(filepath.Dir(c.Path)); err != nil {
 		return nil, err
 	}
-	lock, err := lockFile(ctx, c.Path+".lock", c.LockWait)
+	lock, err := filelock.Take(ctx, c.Path+".lock", c.LockWait)
 	if err != nil {
 		return nil, err
 	}
@@ -160,32 +161,6 @@ func makePrivate(path string) error {
 		return err
 	}
 	return f.Close()
-}
-
-// lockFile takes an exclusive lock on the file at path, waiting up to wait for another process to let go of it. The
-// kernel ends the lock with the process.
-func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for deadline := time.Now().Add(wait); ; {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
-		}
-		if time.Now().After(deadline) {
-			return nil, errors.Join(ErrInUse, f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
 
 // refuseNetworkFilesystem fails on file systems whose locks and shared memory SQLite can't rely on.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/filelock"
 	"berth/storage/metadata"
 
 	_ "modernc.org/sqlite"
@@ -72,7 +73,7 @@ func TestSecondOpen(t *testing.T) {
 	c := metadata.Config{Path: filepath.Join(t.TempDir(), "metadata.sqlite")}
 	first, err := metadata.Open(t.Context(), c)
 	must(t, err)
-	if _, err := metadata.Open(t.Context(), c); !errors.Is(err, metadata.ErrInUse) {
+	if _, err := metadata.Open(t.Context(), c); !errors.Is(err, filelock.ErrHeld) {
 		t.Errorf("second: %v", err)
 	}
 	c.LockWait = time.Minute

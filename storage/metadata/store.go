@@ -27,8 +27,6 @@ var (
 	ErrSuperseded = errors.New("upload was claimed again")
 	// ErrNoSpace says that the disk under the database is full. The transaction did not happen.
 	ErrNoSpace = errors.New("no space left for metadata")
-	// ErrInUse says that a database is open in another process.
-	ErrInUse = errors.New("in use by another process")
 )
 
 // Config says where facts are kept and for how long some of them hold. Zero durations take the defaults.
