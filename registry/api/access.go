@@ -17,15 +17,21 @@ func newRequestID() string { return fmt.Sprintf("%016x", rand.Uint64()) }
 
 // logAccess writes the access line.
 func (h *handler) logAccess(c *call, began time.Time) {
-	attrs := make([]slog.Attr, 0, 12)
+	attrs := make([]slog.Attr, 0, 13)
 	attrs = append(attrs, slog.String("method", c.r.Method), slog.String("endpoint", string(c.kind)))
-	if c.repository == "" {
+	if c.repository != "" {
+		attrs = append(attrs, slog.String("repository", c.repository))
+	}
+	if reference := c.target.String(); reference != "" {
+		attrs = append(attrs, slog.String("reference", reference))
+	} else if c.repository == "" || c.failure != "" {
 		attrs = append(attrs, slog.String("path", clip(c.r.URL.EscapedPath())))
-	} else {
-		attrs = append(attrs, slog.String("repository", c.repository), slog.String("reference", c.target.String()))
 	}
 	attrs = append(attrs, slog.Int("status", c.w.status), slog.Int64("bytes", c.w.bytes),
 		slog.Duration("duration", time.Since(began)))
+	if c.failure != "" {
+		attrs = append(attrs, slog.String("error", c.failure))
+	}
 	if c.user != "" {
 		attrs = append(attrs, slog.String("user", c.user))
 	}

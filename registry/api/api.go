@@ -98,6 +98,8 @@ type call struct {
 	id string
 	// user is who asks, or empty.
 	user string
+	// failure is the code of the error that was answered, or empty.
+	failure string
 }
 
 // ServeHTTP answers a request and writes its access line.
@@ -143,6 +145,9 @@ func (h *handler) redirect(c *call) {
 func (h *handler) serveAPI(c *call, path string) {
 	t, err := parse(c.r.Method, path)
 	c.target = t
+	if err == nil {
+		err = checkQuery(c.r.URL.RawQuery)
+	}
 	if c.r.Method == http.MethodOptions && err == nil {
 		// A browser asks before it has credentials. The answer tells nothing but what the spec does.
 		c.w.Header().Set("Allow", t.kind.methods())

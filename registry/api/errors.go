@@ -14,6 +14,7 @@ var (
 	errNotFound     = &registry.Error{Code: "NOT_FOUND", Message: "no such endpoint: see the OCI distribution spec"}
 	errPageSize     = &registry.Error{Code: "PAGINATION_NUMBER_INVALID", Message: "invalid number of results: n is a whole number from 0"}
 	errRangeInvalid = &registry.Error{Code: "RANGE_INVALID", Message: "the blob has no such range of bytes"}
+	errQuery        = &registry.Error{Code: "QUERY_INVALID", Message: "malformed query"}
 	errTooManyTags  = &registry.Error{Code: "TAG_INVALID", Message: "too many tags in one request"}
 	errInternal     = &registry.Error{Code: "UNKNOWN", Message: "internal error"}
 )
@@ -27,7 +28,7 @@ func status(e *registry.Error) int {
 	case registry.ErrBlobUnknown, registry.ErrUploadUnknown, registry.ErrManifestUnknown, registry.ErrNameUnknown, errNotFound:
 		return http.StatusNotFound
 	case registry.ErrDigestInvalid, registry.ErrSizeInvalid, registry.ErrManifestInvalid, registry.ErrNameInvalid,
-		registry.ErrTagInvalid, registry.ErrUploadInterrupted, errPageSize:
+		registry.ErrTagInvalid, registry.ErrUploadInterrupted, errPageSize, errQuery:
 		return http.StatusBadRequest
 	case registry.ErrManifestBlobUnknown:
 		// The spec's table has 404, every registry in use 400, which is what clients have met.
@@ -79,6 +80,7 @@ func (h *handler) logFault(c *call, level slog.Level, err error) {
 
 func (h *handler) writeError(c *call, e *registry.Error) {
 	code := status(e)
+	c.failure = e.Code
 	header := c.w.Header()
 	switch code {
 	case http.StatusUnauthorized:

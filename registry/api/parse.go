@@ -91,6 +91,17 @@ func parse(method, path string) (target, error) {
 	return t, t.parseLast(method, last)
 }
 
+// checkQuery fails when a query can't be read. Reading it later would leave out what is wrong with it.
+func checkQuery(raw string) error {
+	if raw == "" {
+		return nil
+	}
+	if _, err := url.ParseQuery(raw); err != nil {
+		return errQuery.Withf("malformed query: %v", err)
+	}
+	return nil
+}
+
 // split cuts the path of an endpoint into the repository's name and the last segment, both escaped.
 func split(path string) (k kind, name, last string) {
 	rest, ok := strings.CutPrefix(path, "/v2/")

@@ -121,7 +121,11 @@ func (h *handler) appendUpload(c *call) error {
 }
 
 func (h *handler) finishUpload(c *call) error {
-	d, err := registry.ParseDigest(c.r.URL.Query().Get("digest"))
+	query := c.r.URL.Query()
+	if !query.Has("digest") {
+		return registry.ErrDigestInvalid.Withf("the parameter digest is missing: it says what the upload has to be")
+	}
+	d, err := registry.ParseDigest(query.Get("digest"))
 	if err != nil {
 		return err
 	}

@@ -228,3 +228,11 @@ func TestUploadEarlyRefusal(t *testing.T) {
 		s.get("/v2/").want(http.StatusOK).wantBody("{}")
 	}
 }
+
+// A query that can't be read is refused, not read in part.
+func TestMalformedQuery(t *testing.T) {
+	s := newServer(t, options{})
+	s.do(http.MethodPost, "/v2/a/blobs/uploads/?digest=%zz", strings.NewReader("hello")).wantError(http.StatusBadRequest, "QUERY_INVALID")
+	s.do(http.MethodPut, s.startUpload("a")+"?digest=%zz", strings.NewReader("hello")).wantError(http.StatusBadRequest, "QUERY_INVALID")
+	s.do(http.MethodPut, s.startUpload("a"), strings.NewReader("hello")).wantError(http.StatusBadRequest, "DIGEST_INVALID")
+}

@@ -89,6 +89,8 @@ func prepare(fsys FS, root string) error {
 	switch {
 	case err == nil, isNoSpace(err):
 		return nil
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("on a read-only file system: mount it for writing or set storage.filesystem.rootdirectory to another directory: %w", err)
 	case errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("not a directory: set storage.filesystem.rootdirectory to one: %w", err)
 	}
@@ -130,7 +132,7 @@ func (s *Store) Room() error {
 		return fmt.Errorf("free space of %s: %w", s.root, err)
 	}
 	if free < s.minFree {
-		return fmt.Errorf("%w: %d bytes are free, %d have to stay free", storage.ErrNoSpace, free, s.minFree)
+		return fmt.Errorf("%w: %d MiB are free, and storage.filesystem.minfree keeps %d MiB", storage.ErrNoSpace, free>>20, s.minFree>>20)
 	}
 	return nil
 }

@@ -217,7 +217,7 @@ func TestOpenFails(t *testing.T) {
 		{"no root", filesystem.Config{}, []string{"storage.filesystem.rootdirectory"}},
 		{"file", filesystem.Config{Root: file}, []string{file, "not a directory", "storage.filesystem.rootdirectory"}},
 		{"below a file", filesystem.Config{Root: file + "/a/b"}, []string{file + "/a/b", "not a directory"}},
-		{"read-only", filesystem.Config{Root: t.TempDir(), FS: failing{syscall.EROFS}}, []string{"not writable", "chown", syscall.EROFS.Error()}},
+		{"read-only", filesystem.Config{Root: t.TempDir(), FS: failing{syscall.EROFS}}, []string{"read-only", "rootdirectory", syscall.EROFS.Error()}},
 		{"forbidden", filesystem.Config{Root: t.TempDir(), FS: failing{syscall.EACCES}}, []string{"not writable by user", "chown", syscall.EACCES.Error()}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
