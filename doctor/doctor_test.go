@@ -1,0 +1,445 @@
+package doctor
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pair is a certificate and its key.
+type pair struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+func (p pair) pem() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.certificate.Raw}))
+}
+
+func (p pair) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(p.certificate)
+	return pool
+}
+
+// sign makes a certificate from a template, signed by a CA or by itself.
+func sign(t testing.TB, template *x509.Certificate, by *pair) pair {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	if template.NotBefore.IsZero() {
+		template.NotBefore = time.Now().Add(-time.Hour)
+	}
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().AddDate(0, 1, 0)
+	}
+	parent, signer := template, key
+	if by != nil {
+		parent, signer = by.certificate, by.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair{certificate, key}
+}
+
+func newCA(t testing.TB, name string) pair {
+	t.Helper()
+	return sign(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: time.Now().AddDate(-1, 0, 0), NotAfter: time.Now().AddDate(1, 0, 0),
+	}, nil)
+}
+
+// registry is what is examined, and the machine from which it is.
+type registry struct {
+	t       *testing.T
+	ca      pair
+	leaf    *x509.Certificate // its template
+	tls     *tls.Config
+	handler http.HandlerFunc
+	plain   bool              // speak plain HTTP
+	files   map[string]string // of the machine; those that end with a slash are directories
+	root    string
+	address string // HOST:PORT
+	config  Config
+}
+
+func newRegistry(t *testing.T) *registry {
+	ca := newCA(t, "the registry's CA")
+	return &registry{
+		t:       t,
+		ca:      ca,
+		leaf:    &x509.Certificate{DNSNames: []string{"registry.lan"}},
+		tls:     &tls.Config{},
+		handler: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) },
+		files:   map[string]string{},
+		root:    t.TempDir(),
+		config: Config{
+			System:  x509.NewCertPool(),
+			Timeout: 5 * time.Second,
+			Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
+				if host != "registry.lan" {
+					return nil, errors.New("no such host")
+				}
+				return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+			},
+		},
+	}
+}
+
+// start serves, and sets the address.
+func (r *registry) start() {
+	r.t.Helper()
+	server := httptest.NewUnstartedServer(r.handler)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if r.plain {
+		server.Start()
+	} else {
+		leaf := sign(r.t, r.leaf, &r.ca)
+		r.tls.Certificates = []tls.Certificate{{Certificate: [][]byte{leaf.certificate.Raw}, PrivateKey: leaf.key}}
+		server.TLS = r.tls
+		server.StartTLS()
+	}
+	r.t.Cleanup(server.Close)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.address = "registry.lan:" + port
+}
+
+// write puts files on the machine. ADDRESS in names and contents is the registry's, CA its CA's certificate.
+func (r *registry) write(files map[string]string) {
+	r.t.Helper()
+	for name, content := range files {
+		fill := strings.NewReplacer("ADDRESS", r.address, "CA.PEM", r.ca.pem(), "_PORT_", strings.Replace(r.address, "registry.lan:", "_", 1)+"_")
+		path := filepath.Join(r.root, fill.Replace(name))
+		if strings.HasSuffix(name, "/") {
+			r.check(os.MkdirAll(path, 0o755))
+			continue
+		}
+		r.check(os.MkdirAll(filepath.Dir(path), 0o755))
+		r.check(os.WriteFile(path, []byte(fill.Replace(content)), 0o644))
+	}
+}
+
+func (r *registry) check(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *registry) examine() []Finding {
+	r.t.Helper()
+	r.start()
+	r.write(r.files)
+	r.config.Root = r.root
+	return Run(r.t.Context(), "https://"+r.address, r.config)
+}
+
+// expectation is a finding of which the detail begins or goes on like this.
+type expectation struct {
+	status Status
+	check  string
+	detail string
+	remedy string
+}
+
+// compare wants all of these findings, no other failure, and of every finding that is not all right a remedy.
+func compare(t *testing.T, got []Finding, want ...expectation) {
+	t.Helper()
+	for _, w := range want {
+		if !slices.ContainsFunc(got, func(f Finding) bool {
+			return f.Status == w.status && f.Check == w.check && strings.Contains(f.Detail, w.detail) && strings.Contains(f.Remedy, w.remedy)
+		}) {
+			t.Errorf("there is no %v", w)
+		}
+	}
+	for _, f := range got {
+		expected := slices.ContainsFunc(want, func(w expectation) bool { return w.status == Fail && w.check == f.Check })
+		if f.Status == Fail && !expected {
+			t.Errorf("it fails with %v", f)
+		}
+		if (f.Status == OK) != (f.Remedy == "") || strings.ContainsAny(f.Detail+f.Remedy, "\n\r") || f.Detail == "" {
+			t.Errorf("not one line with a remedy where it is needed: %+v", f)
+		}
+	}
+	if want := slices.ContainsFunc(want, func(w expectation) bool { return w.status == Fail }); Failed(got) != want {
+		t.Errorf("Failed is %v", !want)
+	}
+	if t.Failed() {
+		for _, f := range got {
+			t.Logf("%s\t%s\t%s\t%s", f.Status, f.Check, f.Detail, f.Remedy)
+		}
+	}
+}
+
+func answer(status int, header ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		w.WriteHeader(status)
+	}
+}
+
+func TestTrusted(t *testing.T) {
+	r := newRegistry(t)
+	r.config.System = r.ca.pool()
+	r.config.CA, r.config.CAFile = []byte(r.ca.pem()), "ca.crt"
+	compare(t, r.examine(),
+		expectation{OK, "name", "registry.lan is 127.0.0.1", ""},
+		expectation{OK, "tcp", "accepts connections", ""},
+		expectation{OK, "tls", "speaks TLS 1.3", ""},
+		expectation{OK, "certificate", "valid until", ""},
+		expectation{OK, "certificate", "names registry.lan", ""},
+		expectation{OK, "ca", "is from the CA in ca.crt", ""},
+		expectation{OK, "system", "trusts", ""},
+		expectation{OK, "clock", "agrees", ""},
+		expectation{OK, "answer", "lets everybody in", ""})
+}
+
+func TestFindings(t *testing.T) {
+	other := newCA(t, "another CA")
+	for name, tt := range map[string]struct {
+		change func(*registry)
+		want   []expectation
+	}{
+		"unknown CA": {func(r *registry) { r.config.System = other.pool() },
+			[]expectation{{Fail, "system", "unknown authority", "registry cert show"}}},
+		"expired": {func(r *registry) {
+			r.leaf.NotBefore, r.leaf.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-time.Hour)
+		}, []expectation{{Fail, "certificate", "expired on", "the registry's log"}, {OK, "system", "trusts", ""}}},
+		"not yet valid": {func(r *registry) { r.leaf.NotBefore = time.Now().Add(time.Hour) },
+			[]expectation{{Fail, "certificate", "not valid before", "Set the clock"}, {OK, "system", "trusts", ""}}},
+		"expires soon": {func(r *registry) { r.leaf.NotAfter = time.Now().Add(time.Hour) },
+			[]expectation{{Note, "certificate", "expires on", "the registry's log"}}},
+		"wrong name": {func(r *registry) {
+			r.leaf.DNSNames, r.leaf.IPAddresses = []string{"other.lan"}, []net.IP{net.IPv4(10, 0, 0, 5)}
+		}, []expectation{{Fail, "certificate", "does not name registry.lan, only other.lan, 10.0.0.5", "http.tls.hosts"}}},
+		"many names": {func(r *registry) {
+			r.leaf.DNSNames = strings.Split("a b c d e f g h i j k l m n", " ")
+		}, []expectation{{Fail, "certificate", "j, k, l and 2 more", ""}}},
+		"a common name only": {func(r *registry) { r.leaf.DNSNames, r.leaf.Subject.CommonName = nil, "registry.lan" },
+			[]expectation{{Fail, "certificate", "a common name does not count", "subject alternative name"}}},
+		"another CA than expected": {func(r *registry) { r.config.CA, r.config.CAFile = []byte(other.pem()), "ca.crt" },
+			[]expectation{{Fail, "ca", "not from the CA in ca.crt", "registry cert show"}}},
+		"expected CA is none": {func(r *registry) { r.config.CA, r.config.CAFile = []byte("x"), "ca.crt" },
+			[]expectation{{Fail, "ca", "ca.crt holds no certificate", "registry cert ca"}}},
+		"plain HTTP": {func(r *registry) { r.plain = true },
+			[]expectation{{Fail, "tls", "speaks plain HTTP", "REGISTRY_HTTP_TLS_MODE"}}},
+		"only an old TLS": {func(r *registry) { r.tls.MinVersion, r.tls.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 },
+			[]expectation{{Fail, "tls", "refuses the handshake", "log"}}},
+		"client certificate, TLS 1.3": {func(r *registry) { r.tls.ClientAuth = tls.RequireAnyClientCert },
+			[]expectation{{Fail, "answer", "asks for a client's certificate", "client.cert"}}},
+		"client certificate, TLS 1.2": {func(r *registry) {
+			r.tls.ClientAuth, r.tls.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12
+		}, []expectation{{Fail, "tls", "asks for a client's certificate", "client.cert"}}},
+		"client certificate if there is one": {func(r *registry) { r.tls.ClientAuth = tls.RequestClientCert }, nil},
+		"clock ahead": {func(r *registry) {
+			r.handler = answer(200, "Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+		}, []expectation{{Fail, "clock", "this machine is 1h0m", "set-ntp"}, {Fail, "clock", "ahead of the server's", ""}}},
+		"clock behind": {func(r *registry) {
+			r.handler = answer(200, "Date", time.Now().Add(2*time.Hour).UTC().Format(http.TimeFormat))
+		}, []expectation{{Fail, "clock", "behind the server's", "set-ntp"}}},
+		"clocks 50 seconds apart": {func(r *registry) {
+			r.handler = answer(200, "Date", time.Now().Add(-50*time.Second).UTC().Format(http.TimeFormat))
+		}, []expectation{{OK, "clock", "agrees", ""}}},
+		"no date": {func(r *registry) {
+			r.handler = func(w http.ResponseWriter, _ *http.Request) { w.Header()["Date"] = nil; w.WriteHeader(200) }
+		}, []expectation{{Note, "clock", "does not say", ""}}},
+		"Basic": {func(r *registry) { r.handler = answer(401, "WWW-Authenticate", `Basic realm="x"`) },
+			[]expectation{{OK, "answer", "(Basic)", ""}}},
+		"Bearer": {func(r *registry) {
+			r.handler = answer(401, "WWW-Authenticate", `bearer realm="https://tokens.lan/token",service="x"`)
+		},
+			[]expectation{{OK, "answer", "tokens (Bearer) from tokens.lan", ""}}},
+		"Bearer, unknown to the system": {func(r *registry) {
+			r.handler = answer(401, "WWW-Authenticate", `Bearer realm="https://registry.lan/token"`)
+			r.config.System = other.pool()
+			r.files["/etc/docker/certs.d/ADDRESS/ca.crt"] = "CA.PEM"
+		}, []expectation{{Note, "tokens", "imagetools", "BUILDKIT_NO_CLIENT_TOKEN=1"}, {OK, "docker", "trusts", ""}, {Note, "system", "unknown authority", "SSL_CERT_FILE"}}},
+		"Bearer in the clear": {func(r *registry) {
+			r.handler = answer(401, "WWW-Authenticate", `Bearer realm="http://u:p@tokens.lan/token"`)
+		},
+			[]expectation{{Fail, "answer", "http://u:xxxxx@tokens.lan/token, where passwords would go in the clear", "X-Forwarded-Proto"}}},
+		"Bearer without a realm": {func(r *registry) { r.handler = answer(401, "WWW-Authenticate", `Bearer service="x"`) },
+			[]expectation{{Fail, "answer", "does not say where", ""}}},
+		"unknown scheme":             {func(r *registry) { r.handler = answer(401, "WWW-Authenticate", "Negotiate") }, []expectation{{Fail, "answer", "negotiate", "Basic and Bearer"}}},
+		"401 without a scheme":       {func(r *registry) { r.handler = answer(401) }, []expectation{{Fail, "answer", "without WWW-Authenticate", "headers"}}},
+		"another service":            {func(r *registry) { r.handler = answer(404) }, []expectation{{Fail, "answer", "404", "/v2/"}}},
+		"a redirect":                 {func(r *registry) { r.handler = answer(308, "Location", "https://x/v2/") }, []expectation{{Fail, "answer", `"https://x/v2/"`, ""}}},
+		"a proxy without a registry": {func(r *registry) { r.handler = answer(502) }, []expectation{{Fail, "answer", "502 Bad Gateway", "log"}}},
+		"forbidden":                  {func(r *registry) { r.handler = answer(403) }, []expectation{{Fail, "answer", "403 Forbidden", ""}}},
+		"no answer": {func(r *registry) {
+			r.handler = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+		}, []expectation{{Fail, "answer", "does not answer /v2/", ""}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRegistry(t)
+			r.config.System = r.ca.pool()
+			tt.change(r)
+			compare(t, r.examine(), tt.want...)
+		})
+	}
+}
+
+func TestURLs(t *testing.T) {
+	for address, want := range map[string]string{
+		"http://registry.lan:5000":   "the scheme is http",
+		"registry.lan:5000":          "the scheme is not https",
+		"registry.lan":               "the scheme is not https",
+		"192.168.1.18:5000":          "not a URL",
+		"":                           "the scheme is not https",
+		"https://":                   "host or port is not valid",
+		"https://user:secret@a:1":    "credentials",
+		"https://a:1/library":        "goes on after the port",
+		"https://a:1/?q":             "goes on after the port",
+		"https://a:1/#f":             "goes on after the port",
+		"https://a:0":                "host or port is not valid",
+		"https://a:65536":            "host or port is not valid",
+		"https://a:x":                "not a URL",
+		"https://-a:1":               "host or port is not valid",
+		"https://..:1":               "host or port is not valid",
+		"https://a..b:1":             "host or port is not valid",
+		"https://%2e%2e:1":           "not ",
+		"https://a%2fb:1":            "not a URL",
+		"https://[fe80::1%25eth0]:1": "not ",
+		"https://a b:1":              "not a URL",
+		"https://ä:1":                "not ",
+		"https://a\n:1":              "not a URL",
+	} {
+		got := Run(t.Context(), address, Config{Root: t.TempDir(), System: x509.NewCertPool()})
+		compare(t, got, expectation{Fail, "url", want, ""})
+		if len(got) != 1 || strings.Contains(got[0].Detail+got[0].Remedy, "secret") {
+			t.Errorf("%q: %v", address, got)
+		}
+	}
+}
+
+func TestNetwork(t *testing.T) {
+	t.Run("unknown name", func(t *testing.T) {
+		r := newRegistry(t)
+		compare(t, Run(t.Context(), "https://nowhere.lan:5000", r.config), expectation{Fail, "name", "nowhere.lan is not known here", "/etc/hosts"})
+	})
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	t.Run("nothing listens", func(t *testing.T) {
+		compare(t, Run(t.Context(), "https://"+closed.Addr().String(), Config{Root: t.TempDir(), System: x509.NewCertPool()}),
+			expectation{Fail, "tcp", closed.Addr().String() + " can't be reached: connection refused", "Check that the registry runs"})
+	})
+	t.Run("one of two addresses", func(t *testing.T) {
+		r := newRegistry(t)
+		r.config.System = r.ca.pool()
+		r.config.Lookup = func(context.Context, string) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.1")}, nil
+		}
+		compare(t, r.examine(), expectation{Note, "tcp", "127.0.0.2:", "port"}, expectation{OK, "tcp", "127.0.0.1:", ""}, expectation{OK, "answer", "", ""})
+	})
+	t.Run("a server that says nothing", func(t *testing.T) {
+		silent, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		compare(t, Run(t.Context(), "https://"+silent.Addr().String(), Config{Root: t.TempDir(), System: x509.NewCertPool(), Timeout: 50 * time.Millisecond}),
+			expectation{Fail, "tls", "does not speak TLS", "another service"})
+	})
+	t.Run("another service", func(t *testing.T) {
+		server, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		go func() {
+			if conn, err := server.Accept(); err == nil {
+				_, _ = conn.Write([]byte("SSH-2.0-OpenSSH_9.2\r\n"))
+				conn.Close()
+			}
+		}()
+		compare(t, Run(t.Context(), "https://"+server.Addr().String(), Config{Root: t.TempDir(), System: x509.NewCertPool()}),
+			expectation{Fail, "tls", "does not speak TLS", "another service"})
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		r := newRegistry(t)
+		r.start()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		compare(t, Run(ctx, "https://"+r.address, r.config), expectation{Fail, "tcp", "operation was canceled", ""})
+	})
+}
+
+// What is asked has no credentials, and asks for /v2/ once.
+func TestRequest(t *testing.T) {
+	var requests []*http.Request
+	r := newRegistry(t)
+	r.handler = func(w http.ResponseWriter, request *http.Request) {
+		requests = append(requests, request)
+		answer(401, "WWW-Authenticate", "Basic")(w, request)
+	}
+	r.examine()
+	if len(requests) != 1 || requests[0].URL.Path != "/v2/" || requests[0].Host != r.address || requests[0].Header.Get("Authorization") != "" || requests[0].Header.Get("Cookie") != "" {
+		t.Errorf("it asked %v", requests)
+	}
+}
+
+// The zero Config looks at this machine, and ends.
+func TestZeroConfig(t *testing.T) {
+	r := newRegistry(t)
+	r.leaf.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	r.start()
+	got := Run(t.Context(), "https://127.0.0.1"+strings.TrimPrefix(r.address, "registry.lan"), Config{})
+	if !slices.ContainsFunc(got, func(f Finding) bool { return f.Check == "system" && f.Status != OK && f.Remedy != "" }) {
+		t.Errorf("a CA that was just made is not unknown: %v", got)
+	}
+}
+
+func FuzzURL(f *testing.F) {
+	for _, s := range []string{"https://a:1", "https://[::1]:5000", "http://a", "https://a/../b", "https://%2e%2e/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		e := &examination{}
+		if !e.parse(s) {
+			if !Failed(e.findings) {
+				t.Errorf("%q is refused without a finding", s)
+			}
+			return
+		}
+		if strings.ContainsAny(e.name, "/\\ \n\x00") || strings.Contains(e.name, "..") || e.name == "" {
+			t.Errorf("%q is %q", s, e.name)
+		}
+	})
+}
