@@ -1,9 +1,7 @@
 package config
 
 import (
-	"crypto/tls"
 	"net"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -101,70 +99,6 @@ func validHeader(name string) bool {
 	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	})
-}
-
-func (l *loader) checkTLS(t *TLS) {
-	const certificate, key = "http.tls.certificate", "http.tls.key"
-	switch {
-	case t.Mode == TLSFiles && t.Certificate == "" && t.Key == "":
-		l.failAt("http.tls.mode", "files needs %s and %s", certificate, key)
-	case t.Mode == TLSFiles && t.Certificate == "":
-		l.failAt(certificate, "is missing: %s is given, and one is of no use without the other", key)
-	case t.Mode == TLSFiles && t.Key == "":
-		l.failAt(key, "is missing: %s is given, and one is of no use without the other", certificate)
-	case t.Mode == TLSAuto && t.Certificate+t.Key != "":
-		l.failAt("http.tls.mode", "auto makes a certificate of its own: remove %s and %s, or set the mode to files",
-			certificate, key)
-	case t.Mode == TLSOff:
-		l.unused(certificate)
-		l.unused(key)
-	}
-	if t.Mode != TLSAuto {
-		l.unused("http.tls.hosts")
-	}
-	for _, host := range t.Hosts {
-		if !validHost(host) {
-			l.failAt("http.tls.hosts", "%q is neither a host name nor an address; leave out scheme and port", clip(host))
-		}
-	}
-	for _, name := range t.CipherSuites {
-		if !validCipherSuite(name) {
-			l.failAt("http.tls.ciphersuites", "%q is not a secure cipher suite of Go's crypto/tls", clip(name))
-		}
-	}
-}
-
-// validHost knows names as DNS has them, also with underscores, as container networks have them, and with a wildcard.
-func validHost(host string) bool {
-	if _, err := netip.ParseAddr(host); err == nil {
-		return true
-	}
-	if len(host) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(strings.TrimPrefix(host, "*."), ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || strings.ContainsFunc(label, notInLabel) {
-			return false
-		}
-	}
-	return true
-}
-
-func notInLabel(r rune) bool {
-	switch {
-	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_':
-		return false
-	}
-	return true
-}
-
-func validCipherSuite(name string) bool {
-	for _, suite := range tls.CipherSuites() {
-		if suite.Name == name {
-			return true
-		}
-	}
-	return false
 }
 
 func (l *loader) checkAuth(a *Auth) {

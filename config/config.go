@@ -110,23 +110,55 @@ type H2C struct {
 const (
 	TLSAuto  = "auto"  // a certificate of the registry's own CA
 	TLSFiles = "files" // TLS.Certificate and TLS.Key
+	TLSACME  = "acme"  // certificates of an ACME server, as TLS.LetsEncrypt says
 	TLSOff   = "off"   // plain HTTP
 )
 
 // TLS says how connections are secured.
 type TLS struct {
-	// Mode is TLSAuto, TLSFiles or TLSOff, never empty.
-	Mode string `yaml:"mode" oneof:"auto files off"`
+	// Mode is TLSAuto, TLSFiles, TLSACME or TLSOff, never empty.
+	Mode string `yaml:"mode" oneof:"auto files acme off"`
 	// Certificate and Key are paths of PEM files. Both are set when Mode is TLSFiles.
 	Certificate string `yaml:"certificate,omitempty"`
 	Key         string `yaml:"key,omitempty"`
 	// Hosts are the names and addresses that an automatic certificate is made for, besides those that the registry
 	// finds by itself.
 	Hosts []string `yaml:"hosts,omitempty"`
+	// Learn is true unless an automatic certificate is not to get the names and private addresses that clients nearby use.
+	Learn bool `yaml:"learn"`
+	// Auto is the CA of automatic certificates. When it is empty the registry makes one.
+	Auto Authority `yaml:"auto,omitempty"`
+	// LetsEncrypt is set when Mode is TLSACME.
+	LetsEncrypt LetsEncrypt `yaml:"letsencrypt,omitempty"`
+	// ClientCAs are paths of PEM files with the CAs of clients' certificates; empty means that clients need none.
+	ClientCAs []string `yaml:"clientcas,omitempty"`
+	// ClientAuth says what is asked of clients when there are ClientCAs. Empty means require-and-verify-client-cert.
+	ClientAuth string `yaml:"clientauth,omitempty" oneof:"request-client-cert require-any-client-cert verify-client-cert-if-given require-and-verify-client-cert"`
 	// MinimumTLS is the oldest protocol version that is spoken.
 	MinimumTLS string `yaml:"minimumtls" oneof:"tls1.2 tls1.3"`
 	// CipherSuites are names of crypto/tls, for TLS 1.2 only; empty means Go's choice.
 	CipherSuites []string `yaml:"ciphersuites,omitempty"`
+}
+
+// Authority is a CA, as paths of PEM files: both are set, or none.
+type Authority struct {
+	Certificate string `yaml:"certificate,omitempty"`
+	Key         string `yaml:"key,omitempty"`
+}
+
+// LetsEncrypt says how certificates come from an ACME server.
+type LetsEncrypt struct {
+	// CacheFile is the directory, in spite of its name, of account and certificates. Empty leaves the choice to the command.
+	CacheFile string `yaml:"cachefile,omitempty"`
+	Email     string `yaml:"email,omitempty"`
+	// Hosts are the names to get certificates for.
+	Hosts []string `yaml:"hosts,omitempty"`
+	// DirectoryURL is the ACME server; empty means Let's Encrypt.
+	DirectoryURL string `yaml:"directoryurl,omitempty"`
+}
+
+func (e LetsEncrypt) given() bool {
+	return e.CacheFile+e.Email+e.DirectoryURL != "" || len(e.Hosts) > 0
 }
 
 // Storage says where the bytes of blobs are kept.
@@ -287,7 +319,7 @@ func defaults() *Config {
 	return &Config{
 		Version: "0.1",
 		Log:     Log{Level: "info", Formatter: "text"},
-		HTTP:    HTTP{Net: "tcp", DrainTimeout: 30 * time.Second, TLS: TLS{MinimumTLS: "tls1.2"}},
+		HTTP:    HTTP{Net: "tcp", DrainTimeout: 30 * time.Second, TLS: TLS{Learn: true, MinimumTLS: "tls1.2"}},
 		Storage: Storage{
 			FileSystem:  FileSystem{MinFree: 256 << 20},
 			Delete:      Delete{Enabled: true},
@@ -306,14 +338,22 @@ func (c *Config) settle() {
 		c.HTTP.Addr = ":5000"
 	}
 	if c.HTTP.TLS.Mode == "" {
-		c.HTTP.TLS.Mode = TLSAuto
-		if c.HTTP.TLS.Certificate != "" || c.HTTP.TLS.Key != "" {
-			c.HTTP.TLS.Mode = TLSFiles
-		}
+		c.HTTP.TLS.Mode = c.HTTP.TLS.defaultMode()
 	}
 	if c.Catalog.MaxEntries < 1 {
 		c.Catalog.MaxEntries = 1000
 	}
+}
+
+// defaultMode is the mode that the other keys ask for.
+func (t TLS) defaultMode() string {
+	switch {
+	case t.Certificate != "" || t.Key != "":
+		return TLSFiles
+	case t.LetsEncrypt.given():
+		return TLSACME
+	}
+	return TLSAuto
 }
 
 // Write prints the configuration as YAML that Load reads again, except that secrets are masked.

@@ -101,6 +101,7 @@ func TestDefault(t *testing.T) {
 	for name, got := range map[string][2]any{
 		"addr":            {c.HTTP.Addr, ":5000"},
 		"mode":            {c.HTTP.TLS.Mode, TLSAuto},
+		"learn":           {c.HTTP.TLS.Learn, true},
 		"root":            {c.Storage.FileSystem.RootDirectory, ""},
 		"driver":          {c.Storage.Driver, ""},
 		"minfree":         {c.Storage.FileSystem.MinFree, Size(256 << 20)},
@@ -161,6 +162,9 @@ http:
     mode: files
     certificate: c.pem
     key: k.pem
+    learn: false
+    clientcas: [a.pem, b.pem]
+    clientauth: Request-Client-Cert
     minimumtls: tls1.3
     ciphersuites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]
 storage:
@@ -190,6 +194,8 @@ catalog: {maxentries: 7}
 		"proxies":   {fmt.Sprint(c.HTTP.TrustedProxies), "[10.0.0.0/8 ::1/128]"},
 		"h2c":       {c.HTTP.H2C.Enabled && c.HTTP.HTTP2.Disabled, true},
 		"tls":       {c.HTTP.TLS.MinimumTLS + c.HTTP.TLS.CipherSuites[0], "tls1.3TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"},
+		"learn":     {c.HTTP.TLS.Learn, false},
+		"clients":   {fmt.Sprint(c.HTTP.TLS.ClientCAs, c.HTTP.TLS.ClientAuth), "[a.pem b.pem]request-client-cert"},
 		"minfree":   {c.Storage.FileSystem.MinFree, Size(1e9)},
 		"delete":    {c.Storage.Delete.Enabled, false},
 		"purging":   {c.Storage.Maintenance.UploadPurging, UploadPurging{false, 2 * time.Hour, time.Hour, true}},
@@ -239,6 +245,10 @@ func TestForms(t *testing.T) {
 		"tls off":             {"http: {tls: {mode: off}}", func(c *Config) any { return c.HTTP.TLS.Mode }, TLSOff},
 		"empty letsencrypt": {"http: {tls: {letsencrypt: {cachefile: '', email: '', hosts: []}}}",
 			func(c *Config) any { return c.HTTP.TLS.Mode }, TLSAuto},
+		"letsencrypt": {file: "http: {tls: {letsencrypt: {cachefile: /c, email: a@b.example, hosts: [a.example], directoryurl: 'https://a.example/dir'}}}",
+			get: func(c *Config) any { return fmt.Sprint(c.HTTP.TLS.Mode, c.HTTP.TLS.LetsEncrypt) }, want: "acme{/c a@b.example [a.example] https://a.example/dir}"},
+		"own CA": {file: "http: {tls: {auto: {certificate: c, key: k}}}",
+			get: func(c *Config) any { return fmt.Sprint(c.HTTP.TLS.Mode, c.HTTP.TLS.Auto) }, want: "auto{c k}"},
 		"schema 1 off": {"compatibility: {schema1: {enabled: false}}", method, AuthInitial},
 		"empty proxy":  {"proxy: {remoteurl: ''}", method, AuthInitial},
 		"crlf":         {"storage:\r\n  filesystem:\r\n    rootdirectory: /d\r\n", root, "/d"},
@@ -322,6 +332,8 @@ func TestWriteReadsBack(t *testing.T) {
 		"default":    "",
 		"registry:2": distributionV2,
 		"none":       "version: 0.1\nauth: none\nhttp: {tls: {mode: off}, relativeurls: true}",
+		"acme":       "version: 0.1\nhttp: {tls: {letsencrypt: {hosts: [a.example]}, clientcas: [c.pem]}}",
+		"own CA":     "version: 0.1\nhttp: {tls: {auto: {certificate: c, key: k}, learn: false}}",
 		"htpasswd":   "version: 0.1\nauth: {htpasswd: {path: p}}\nhttp: {trustedproxies: [10.0.0.1]}\nstorage: filesystem",
 		"lists":      "version: 0.1\nvalidation: {manifests: {urls: {allow: [a+]}, indexes: {platforms: list, platformlist: [{os: a}]}}}",
 	} {

@@ -119,7 +119,7 @@ func (l *loader) section(n *yaml.Node, v reflect.Value, key string) {
 
 // member decodes one key of a section.
 func (l *loader) member(name, n *yaml.Node, v reflect.Value, key string) {
-	if r, ok := l.rowAt(key, n); ok {
+	if r, ok := l.rowAt(key); ok {
 		l.apply(r, n)
 		return
 	}

@@ -119,7 +119,7 @@ func TestEnvironmentProblems(t *testing.T) {
 		"proxy":              {environ: []string{"PROXY_REMOTEURL=https://registry-1.docker.io"}, want: "REGISTRY_PROXY_REMOTEURL: proxy: this version does not have it"},
 		"secret of a proxy":  {environ: []string{"PROXY_PASSWORD_FILE=/x"}, want: "REGISTRY_PROXY_PASSWORD_FILE: proxy: this version does not have it"},
 		"list of rules":      {environ: []string{"ACCESS_0_USER=a"}, want: "REGISTRY_ACCESS_0_USER: access: this version does not have it"},
-		"acme":               {environ: []string{"HTTP_TLS_MODE=acme"}, want: "REGISTRY_HTTP_TLS_MODE: http.tls.mode: this version does not have acme"},
+		"acme":               {environ: []string{"HTTP_TLS_MODE=acme"}, want: "REGISTRY_HTTP_TLS_MODE: http.tls.letsencrypt.hosts: is missing"},
 		"list in the way":    {file: "http: [a]", environ: []string{"HTTP_ADDR=:1", "HTTP_TLS_HOSTS_0=a"}, want: "r.yml:2: http: must be a section, not a list"},
 		"map in the way":     {file: "http: {tls: {hosts: {a: b}}}", environ: []string{"HTTP_TLS_HOSTS_0=a"}, want: "r.yml:2: http.tls.hosts: must be a list"},
 		"auth in the way":    {file: "auth: [a]", environ: []string{"AUTH=none"}, want: "auth: must be one of htpasswd, none"},

@@ -11,8 +11,6 @@ import (
 type row struct {
 	// key is the dotted key; everything below it belongs to it.
 	key string
-	// value limits the row to one value of the key.
-	value string
 	// below lists the keys below it that a variable may name; others are taken for variables of other programs.
 	below string
 	// refused is set when the key would change what is stored, served or allowed. Other keys are only warned about.
@@ -39,9 +37,6 @@ func unsupported() []row {
 		{key: "auth.tokens", below: "refresh", refused: true, note: remove},
 		{key: "gc.rate"},
 		{key: "groups", refused: true, note: remove},
-		{key: "http.tls.auto", below: "certificate key", refused: true, note: "set http.tls.certificate and http.tls.key"},
-		{key: "http.tls.learn", refused: true, note: "list the names in http.tls.hosts"},
-		{key: "http.tls.mode", value: "acme", refused: true, note: "set it to auto or files"},
 		{key: "immutability", refused: true, note: remove},
 		{key: "indexes", refused: true, note: "see validation.manifests.indexes"},
 		{key: "metadata.postgres", below: "dsn", refused: true, note: "use metadata.sqlite.path"},
@@ -66,14 +61,10 @@ func unsupported() []row {
 		{key: "storage.filesystem.maxthreads"},
 		{key: "storage.tag", below: "concurrencylimit"},
 
-		// Distribution's access control and TLS.
+		// Distribution's access control.
 		{key: "auth.token", below: "realm service issuer rootcertbundle autoredirect autoredirectpath signingalgorithms " +
 			"jwks", kind: true, refused: true, note: initial},
 		{key: "auth.silly", below: "realm service", kind: true, refused: true, note: initial},
-		{key: "http.tls.clientcas", refused: true, note: "remove it; client certificates are not checked"},
-		{key: "http.tls.clientauth"},
-		{key: "http.tls.letsencrypt", below: "cachefile email hosts directoryurl", refused: true,
-			note: "set http.tls.certificate and http.tls.key, or leave both out to get a certificate of the registry's own CA"},
 
 		// The rest of distribution's keys.
 		{key: "compatibility.schema1.enabled", refused: true, note: "remove it; convert schema 1 images before you move them"},
@@ -100,8 +91,6 @@ func (l *loader) apply(r row, n *yaml.Node) {
 	case !r.kind && inert(n):
 	case !r.refused:
 		l.ignore(n, r.key)
-	case r.value != "":
-		l.fail(n, r.key, "this version does not have %s: %s", r.value, r.note)
 	default:
 		l.fail(n, r.key, "this version does not have it: %s", r.note)
 	}
@@ -129,10 +118,10 @@ func inert(n *yaml.Node) bool {
 	return isNull(n) || n.Value == "" || err == nil && !b
 }
 
-// rowAt returns the row of a key with a value.
-func (l *loader) rowAt(key string, n *yaml.Node) (row, bool) {
+// rowAt returns the row of a key.
+func (l *loader) rowAt(key string) (row, bool) {
 	for _, r := range l.rows {
-		if r.key == key && (r.value == "" || n.Kind == yaml.ScalarNode && strings.EqualFold(n.Value, r.value)) {
+		if r.key == key {
 			return r, true
 		}
 	}
@@ -153,7 +142,7 @@ func (l *loader) leadsToRow(key string) bool {
 func (l *loader) rowOf(path []string) (row, bool) {
 	key := strings.Join(path, ".")
 	for _, r := range l.rows {
-		if r.value == "" && (key == r.key || strings.HasPrefix(key, r.key+".") && r.covers(key[len(r.key)+1:])) {
+		if key == r.key || strings.HasPrefix(key, r.key+".") && r.covers(key[len(r.key)+1:]) {
 			return r, true
 		}
 	}

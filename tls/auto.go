@@ -1,169 +1,323 @@
 package tls
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
+// The files of Directory.
 const (
-	// lifetime is below the 825 days that Apple's systems put up with.
-	lifetime = 730 * 24 * time.Hour
-	// renewal is how long before its end a certificate is replaced.
-	renewal = 30 * 24 * time.Hour
+	authorityFile    = "ca.pem"
+	authorityKeyFile = "ca-key.pem"
+	certificateFile  = "certificate.pem"
+	keyFile          = "key.pem"
+	learntFile       = "learnt.txt"
 )
 
-// selfSigned returns the certificate of the directory, after making a new one where needed.
-func (c Config) selfSigned(log *slog.Logger) (tls.Certificate, error) {
+const (
+	// pollInterval is the time between two looks at the clock, the machine's addresses, or the files.
+	pollInterval = 2 * time.Second
+	// gathering is how long a new address has to stay before it gets into the certificate: docker's bridges come and go.
+	gathering = 10 * time.Second
+	// mostNames is how many names a certificate may gather before those that are no longer in use are dropped.
+	mostNames = 100
+	// authorityWarning is how long before the end of a CA there are warnings.
+	authorityWarning = 180 * day
+)
+
+// auto serves with a certificate of its own CA.
+type auto struct {
+	config     Config
+	system     system
+	log        *slog.Logger
+	authority  *Authority
+	configured []string
+	current    atomic.Pointer[served]
+
+	mu     sync.Mutex // held while the certificate is replaced; guards what follows
+	hosts  []string   // what the machine calls itself
+	learnt []string
+	full   bool // whether it was logged that no more is learnt
+}
+
+// served is the certificate in use. It is never changed, only replaced.
+type served struct {
+	certificate *tls.Certificate
+	names       map[string]bool
+}
+
+func openAuto(c Config, s system, log *slog.Logger) (*auto, error) {
 	if c.Directory == "" {
-		return tls.Certificate{}, errors.New("http.tls.mode is auto, which needs a directory to keep the certificate in")
+		return nil, errors.New("http.tls.mode is auto, which needs a directory to keep the certificate in")
 	}
-	names, err := c.names()
+	configured, err := c.configuredNames()
 	if err != nil {
-		return tls.Certificate{}, err
+		return nil, err
 	}
-	kept, reason, err := c.load(names)
-	if err != nil || reason == "" {
-		return kept, err
+	a := &auto{config: c, system: s, log: log, configured: configured}
+	a.hosts = s.hostNames(context.Background())
+	if a.authority, err = a.openAuthority(); err != nil {
+		return nil, err
 	}
-	made, err := c.renew(names)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make a TLS certificate in %s: %w", c.Directory, err)
+	if err := os.MkdirAll(c.Directory, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of the TLS certificate: %w", err)
 	}
-	log.Info("TLS certificate made", "reason", reason, "certificate", c.certificatePath(), "names", names.all(),
-		"expires", made.Leaf.NotAfter, "sha256", fingerprint(made.Leaf))
-	return made, nil
+	if err := a.openLearnt(); err != nil {
+		return nil, err
+	}
+	if len(c.Hosts) == 0 && s.inContainer() {
+		log.Warn("a container does not see by which names and addresses the machine is reached: list them in http.tls.hosts")
+	}
+	return a, a.openLeaf()
 }
 
-func (c Config) certificatePath() string { return filepath.Join(c.Directory, "certificate.pem") }
-func (c Config) keyPath() string         { return filepath.Join(c.Directory, "key.pem") }
-
-func fingerprint(certificate *x509.Certificate) string {
-	sum := sha256.Sum256(certificate.Raw)
-	return hex.EncodeToString(sum[:])
+func (a *auto) openLearnt() (err error) {
+	if a.config.LearnDisabled {
+		return nil
+	}
+	if a.learnt, err = readLearnt(a.config.path(learntFile)); err != nil {
+		return fmt.Errorf("read the names that requests taught: %w", err)
+	}
+	return nil
 }
 
-// load returns the certificate that is kept, or why it can't be used. What can't be read is an error: it may be good.
-func (c Config) load(names nameSet) (kept tls.Certificate, reason string, err error) {
-	certificate, err := os.ReadFile(c.certificatePath())
-	if errors.Is(err, fs.ErrNotExist) {
-		return kept, "there was none", nil
+// openAuthority loads the CA, after making one where there never was one.
+func (a *auto) openAuthority() (*Authority, error) {
+	authority, err := LoadAuthority(a.config)
+	if errors.Is(err, ErrNoAuthority) {
+		if err := a.makeAuthority(); err != nil {
+			return nil, fmt.Errorf("make a CA in %s: %w", a.config.Directory, err)
+		}
+		authority, err = LoadAuthority(a.config)
 	}
 	if err != nil {
-		return kept, "", fmt.Errorf("read TLS certificate: %w", err)
+		return nil, err
 	}
-	key, err := os.ReadFile(c.keyPath())
-	if errors.Is(err, fs.ErrNotExist) {
-		return kept, "its key is gone", nil
-	}
-	if err != nil {
-		return kept, "", fmt.Errorf("read TLS key: %w", err)
-	}
-	kept, err = tls.X509KeyPair(certificate, key)
-	if err != nil {
-		return kept, "the old one is damaged: " + err.Error(), nil
-	}
-	return kept, outdated(kept.Leaf, names), nil
+	return authority, a.judgeAuthority(authority)
 }
 
-// outdated says why a certificate needs to be replaced, or nothing. A clock that is behind is no reason: many small
-// machines start with one, and the clients' clocks are right.
-func outdated(certificate *x509.Certificate, names nameSet) string {
-	if time.Until(certificate.NotAfter) < renewal {
-		return "the old one expires soon"
+func (a *auto) makeAuthority() error {
+	now := a.system.now()
+	if now.Before(a.config.BuildTime) {
+		return fmt.Errorf("the clock says %s, which is before this program was built: set the clock and start again",
+			now.UTC().Format(time.DateTime))
 	}
-	if missing := names.missing(certificate); len(missing) > 0 {
-		return "the old one does not name " + strings.Join(missing, ", ")
+	if leaf, err := LoadLeaf(a.config.Directory); err == nil && !selfSigned(leaf) {
+		return fmt.Errorf("%s is gone, which signed %s and which clients trust: restore %s and %s from a backup, or name them in "+
+			"http.tls.auto. To start over with a new CA, which every client has to be told to trust, remove %s",
+			authorityFile, certificateFile, authorityFile, authorityKeyFile, certificateFile)
+	}
+	created, err := a.config.createAuthority(now, a.title())
+	if created {
+		a.log.Info("CA made: clients have to be told to trust it", "certificate", a.config.path(authorityFile))
+	}
+	return err
+}
+
+// selfSigned tells the certificates of the first versions, which had no CA.
+func selfSigned(leaf *x509.Certificate) bool {
+	return leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil
+}
+
+// title is the name by which people know the machine.
+func (a *auto) title() string {
+	candidates := []string{a.config.hostname()}
+	candidates = append(append(candidates, a.config.Hosts...), a.hosts...)
+	for _, candidate := range append(candidates, "localhost") {
+		if candidate != "" {
+			return candidate
+		}
 	}
 	return ""
 }
 
-// renew makes a certificate and keeps it. A crash between the two files leaves a pair that does not match, which the
-// next start replaces.
-func (c Config) renew(names nameSet) (tls.Certificate, error) {
-	certificate, key, err := generate(names, time.Now())
-	if err != nil {
-		return tls.Certificate{}, err
+// judgeAuthority reports what can be wrong with a CA because of the time, and mends who may read its key. An expired CA
+// of the registry's own stays: that its clients refuse it is no reason to let down those that don't look.
+func (a *auto) judgeAuthority(authority *Authority) error {
+	now, ca := a.now(), authority.Certificate()
+	given := a.config.AuthorityCertificate != ""
+	const remedy = "remove ca.pem, ca-key.pem and certificate.pem, start again and let every client trust the new CA"
+	switch log := a.log.With("expires", ca.NotAfter, "sha256", fingerprint(ca)); {
+	case given && now.After(ca.NotAfter):
+		return fmt.Errorf("http.tls.auto.certificate %s expired on %s", a.config.AuthorityCertificate, ca.NotAfter.Format(time.DateOnly))
+	case now.After(ca.NotAfter):
+		log.Error("the CA has expired: clients refuse the certificate", "remedy", remedy)
+	case now.Before(ca.NotBefore):
+		log.Error("the CA is not valid yet, or the clock is behind", "valid", ca.NotBefore, "remedy", "set the clock, or "+remedy)
+	case now.Add(authorityWarning).After(ca.NotAfter):
+		log.Warn("the CA expires soon", "remedy", remedy)
 	}
-	if err := os.MkdirAll(c.Directory, 0o700); err != nil {
-		return tls.Certificate{}, err
+	if given {
+		return nil
 	}
-	if err := writeFile(c.keyPath(), key, 0o600); err != nil {
-		return tls.Certificate{}, err
-	}
-	if err := writeFile(c.certificatePath(), certificate, 0o644); err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.X509KeyPair(certificate, key)
+	return a.protect(authorityKeyFile)
 }
 
-// generate makes a self-signed certificate and its key, both as PEM.
-func generate(names nameSet, now time.Time) (certificate, key []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
+// protect takes a key from everybody but its owner, as after a restored backup.
+func (a *auto) protect(file string) error {
+	path := a.config.path(file)
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm()&0o077 == 0 {
+		return err
 	}
-	template := &x509.Certificate{
-		Subject:               pkix.Name{Organization: []string{"Berth"}, CommonName: "self-signed certificate"},
-		DNSNames:              names.hosts,
-		NotBefore:             now.Add(-time.Hour), // for clients whose clock is a little behind
-		NotAfter:              now.Add(lifetime),
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true,
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
 	}
-	for _, address := range names.addresses {
-		template.IPAddresses = append(template.IPAddresses, address.AsSlice())
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		return nil, nil, err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil
+	a.log.Warn("others could read a private key, and no longer can", "key", path)
+	return nil
 }
 
-// writeFile puts a whole file in place or leaves what was there.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	directory := filepath.Dir(path)
-	f, err := os.CreateTemp(directory, ".new-*")
-	if err != nil {
-		return err
+// now is the time by which certificates are made and judged: the clock's, unless that is known to be behind.
+func (a *auto) now() time.Time {
+	if now := a.system.now(); now.After(a.config.BuildTime) {
+		return now
 	}
-	defer os.Remove(f.Name()) // does nothing once it is renamed
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDirectory(directory)
+	return a.config.BuildTime
 }
 
-func syncDirectory(path string) error {
-	d, err := os.Open(path)
+// LoadLeaf returns the certificate that the registry of a directory serves with in mode auto. It works while a server runs.
+func LoadLeaf(directory string) (*x509.Certificate, error) {
+	data, err := os.ReadFile(filepath.Join(directory, certificateFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the TLS certificate: %w", err)
+	}
+	leaf, err := firstCertificate(data)
+	if err != nil {
+		return nil, fmt.Errorf("read the TLS certificate %s: %w", filepath.Join(directory, certificateFile), err)
+	}
+	return leaf, nil
+}
+
+// openLeaf serves with the certificate that is kept, after replacing it where needed.
+func (a *auto) openLeaf() error {
+	wanted, err := a.wanted()
+	if err != nil {
+		return fmt.Errorf("find the machine's addresses: %w", err)
+	}
+	kept, reason := a.loadLeaf()
+	if reason == "" {
+		a.serve(kept)
+		reason = a.outdated()
+	}
+	if reason != "" {
+		return a.replace(reason, wanted, a.newLife())
+	}
+	if missing := a.missing(wanted); len(missing) > 0 {
+		return a.add(missing)
+	}
+	return nil
+}
+
+// loadLeaf returns the certificate that is kept, or why it is of no use. There is nothing to lose: another can be made.
+func (a *auto) loadLeaf() (kept *tls.Certificate, reason string) {
+	pair, err := tls.LoadX509KeyPair(a.config.path(certificateFile), a.config.path(keyFile))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, "there was none"
+	case err != nil:
+		return nil, "the old one is damaged: " + err.Error()
+	case pair.Leaf.CheckSignatureFrom(a.authority.Certificate()) != nil:
+		return nil, "the old one is not of this CA"
+	}
+	if err := a.protect(keyFile); err != nil {
+		return nil, "others can read its key: " + err.Error()
+	}
+	return &pair, ""
+}
+
+// outdated says why the certificate in use has to be replaced because of the time, or nothing.
+func (a *auto) outdated() string {
+	leaf, now := a.leaf(), a.now()
+	switch {
+	case now.Before(leaf.NotBefore):
+		return "the old one is not valid yet"
+	case !leaf.NotAfter.Before(a.authority.Certificate().NotAfter):
+		return "" // a new one would not live longer
+	case !now.Before(life{leaf.NotBefore, leaf.NotAfter}.renewal()):
+		return "two thirds of the old one's life are over"
+	}
+	return ""
+}
+
+func (a *auto) newLife() life { return a.authority.lifeFrom(a.now(), leafLifetime) }
+
+// wanted returns the names that clients may call this machine by.
+func (a *auto) wanted() ([]string, error) {
+	addresses, err := a.system.localAddresses()
+	names := merge(slices.Clone(a.configured), a.hosts...)
+	return merge(merge(names, addresses...), a.learnt...), err
+}
+
+// missing returns the names that the certificate in use lacks.
+func (a *auto) missing(names []string) []string {
+	known := a.current.Load().names
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return known[name] })
+}
+
+// add replaces the certificate with one that has more names and ends when it would have ended. Names that are no longer in
+// use stay until then, or until there are too many.
+func (a *auto) add(missing []string) error {
+	leaf := a.leaf()
+	reason := "the old one does not name " + strings.Join(missing, ", ")
+	names := merge(certificateNames(leaf), missing...)
+	if len(names) <= mostNames {
+		return a.replace(reason, names, life{leaf.NotBefore, leaf.NotAfter})
+	}
+	wanted, err := a.wanted()
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return a.replace(reason, wanted, a.newLife())
 }
+
+// replace makes a certificate and serves with it from now on, also where it can't be kept for the next start.
+func (a *auto) replace(reason string, names []string, l life) error {
+	made, err := a.authority.issue(a.title(), names, l)
+	if err != nil {
+		return fmt.Errorf("make a TLS certificate: %w", err)
+	}
+	pair, err := tls.X509KeyPair(made.certificate, made.key)
+	if err != nil {
+		return fmt.Errorf("make a TLS certificate: %w", err)
+	}
+	a.serve(&pair)
+	a.log.Info("TLS certificate made", "reason", reason, "names", certificateNames(pair.Leaf), "expires", pair.Leaf.NotAfter,
+		"sha256", fingerprint(pair.Leaf))
+	if err := a.keep(made); err != nil {
+		a.log.Error("TLS certificate is not kept for the next start", "error", err)
+	}
+	return nil
+}
+
+// keep writes the pair. A crash between the two files leaves a pair that does not match, which the next start replaces.
+func (a *auto) keep(made pemPair) error {
+	if err := writeFile(a.config.path(keyFile), made.key, 0o600); err != nil {
+		return err
+	}
+	return writeFile(a.config.path(certificateFile), made.certificate, 0o644)
+}
+
+func (a *auto) serve(pair *tls.Certificate) {
+	names := make(map[string]bool)
+	for _, name := range certificateNames(pair.Leaf) {
+		names[name] = true
+	}
+	a.current.Store(&served{pair, names})
+}
+
+func (a *auto) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return a.current.Load().certificate, nil
+}
+
+func (a *auto) leaf() *x509.Certificate { return a.current.Load().certificate.Leaf }

@@ -10,7 +10,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -39,24 +38,30 @@ func serve(t *testing.T, start func(*http.Server, net.Listener) error) string {
 	return listener.Addr().String()
 }
 
-// servers are the two ways to serve with net/http.
-func servers(config *tls.Config) map[string]func(*http.Server, net.Listener) error {
-	return map[string]func(*http.Server, net.Listener) error{
-		"Serve": func(s *http.Server, l net.Listener) error { return s.Serve(NewListener(l, config)) },
-		"ServeTLS": func(s *http.Server, l net.Listener) error {
-			s.TLSConfig = config
-			return s.ServeTLS(plainListener{l}, "", "")
-		},
+// with returns a way to start a server that serves with a source.
+func with(source *Source) func(*http.Server, net.Listener) error {
+	return func(s *http.Server, l net.Listener) error {
+		return s.Serve(NewListener(l, source.Config(), testAdvice))
 	}
 }
 
-// client trusts a certificate and nothing else, and finds every host at address.
-func client(t *testing.T, certificate *x509.Certificate, address string, http2 bool) *http.Client {
+func testAdvice(host string) string { return "trust " + host + " so: <a> & 'b'" }
+
+// trusting returns a client's settings that trust a CA and nothing else.
+func trusting(t *testing.T, ca []byte) *tls.Config {
 	t.Helper()
 	roots := x509.NewCertPool()
-	roots.AddCert(certificate)
+	if !roots.AppendCertsFromPEM(ca) {
+		t.Fatalf("no CA in %q", ca)
+	}
+	return &tls.Config{RootCAs: roots}
+}
+
+// client finds every host at address.
+func client(t *testing.T, settings *tls.Config, address string, http2 bool) *http.Client {
+	t.Helper()
 	transport := &http.Transport{
-		TLSClientConfig:   &tls.Config{RootCAs: roots},
+		TLSClientConfig:   settings,
 		ForceAttemptHTTP2: http2,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
@@ -81,34 +86,28 @@ func get(t *testing.T, c *http.Client, url string) (int, string) {
 }
 
 func TestServesEveryName(t *testing.T) {
-	hostname, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := open(t, Config{Directory: t.TempDir(), Hosts: []string{"registry.example", "192.0.2.1"}})
-	for way, start := range servers(config) {
-		address := serve(t, start)
-		c := client(t, config.Certificates[0].Leaf, address, true)
-		for _, name := range []string{"127.0.0.1", "[::1]", "localhost", hostname, "registry.example", "192.0.2.1"} {
-			t.Run(way+"/"+name, func(t *testing.T) {
-				if status, body := get(t, c, "https://"+name+"/"); status != http.StatusOK || body != "HTTP/2.0" {
-					t.Errorf("got %d %s", status, body)
-				}
-			})
-		}
-		t.Run(way+"/another name", func(t *testing.T) {
-			if response, err := c.Get("https://other.example/"); err == nil {
-				response.Body.Close()
-				t.Error("the certificate was accepted")
+	source := open(t, Config{Directory: t.TempDir(), Host: "https://registry.example:5000", Hosts: []string{"other.example", "192.0.2.1"}})
+	address := serve(t, with(source))
+	c := client(t, trusting(t, source.CA()), address, true)
+	for _, name := range []string{"127.0.0.1", "[::1]", "localhost", "nas", "nas.example", "192.168.1.18", "[fd00::18]",
+		"registry.example", "other.example", "192.0.2.1"} {
+		t.Run(name, func(t *testing.T) {
+			if status, body := get(t, c, "https://"+name+"/"); status != http.StatusOK || body != "HTTP/2.0" {
+				t.Errorf("got %d %s", status, body)
 			}
 		})
 	}
+	t.Run("another name", func(t *testing.T) {
+		if response, err := c.Get("https://another.example/"); err == nil {
+			response.Body.Close()
+			t.Error("the certificate was accepted")
+		}
+	})
 }
 
 func TestHTTP2Disabled(t *testing.T) {
-	config := open(t, Config{Directory: t.TempDir(), HTTP2Disabled: true})
-	address := serve(t, servers(config)["Serve"])
-	c := client(t, config.Certificates[0].Leaf, address, true)
+	source := open(t, Config{Directory: t.TempDir(), HTTP2Disabled: true})
+	c := client(t, trusting(t, source.CA()), serve(t, with(source)), true)
 	if status, body := get(t, c, "https://localhost/"); status != http.StatusOK || body != "HTTP/1.1" {
 		t.Errorf("got %d %s", status, body)
 	}
@@ -130,56 +129,60 @@ func refusalBody(t *testing.T, body io.Reader) string {
 }
 
 func TestPlainHTTP(t *testing.T) {
-	config := open(t, Config{Directory: t.TempDir()})
-	for way, start := range servers(config) {
-		address := serve(t, start)
-		for _, test := range []struct {
-			name, request, message string
-		}{
-			{"GET", "GET /v2/ HTTP/1.1\r\nHost: registry.example:5000\r\n\r\n", "https://registry.example:5000 "},
-			{"head in the body's packet", "PUT /v2/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9\r\n\r\n123456789", "https://a.example "},
-			{"large body", "POST /v2/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 500000\r\n\r\n" + strings.Repeat("x", 500000), "https://a.example "},
-			{"HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", "https://" + address + " "},
-			{"HTTP/2 with prior knowledge", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "https://" + address + " "},
-			{"no HTTP", "SSH-2.0-OpenSSH_9.9\r\n", "https://" + address + " "},
-			{"head without an end", "GET / HTTP/1.1\r\nA: " + strings.Repeat("a", 2*headBytes), "https://" + address + " "},
-			{"host that is no host", "GET / HTTP/1.1\r\nHost: \"</script>\r\n\r\n", `https://"</script> `},
-		} {
-			t.Run(way+"/"+test.name, func(t *testing.T) {
-				conn, err := net.Dial("tcp", address)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer conn.Close()
-				if _, err := io.WriteString(conn, test.request); err != nil {
-					t.Fatal(err)
-				}
-				response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer response.Body.Close()
-				if response.StatusCode != http.StatusBadRequest || response.Header.Get("Content-Type") != "application/json; charset=utf-8" {
-					t.Errorf("got %d %v", response.StatusCode, response.Header)
-				}
-				message := refusalBody(t, response.Body)
-				if !strings.Contains(message, test.message) || !strings.Contains(message, "REGISTRY_HTTP_TLS_MODE=off") {
-					t.Errorf("got %q", message)
-				}
-			})
-		}
-		t.Run(way+"/byte by byte", func(t *testing.T) { testSlowly(t, address) })
-		t.Run(way+"/HEAD", func(t *testing.T) {
-			response, err := http.Head("http://" + address + "/v2/")
+	address := serve(t, with(open(t, Config{Directory: t.TempDir()})))
+	for _, test := range []struct {
+		name, request, host string
+	}{
+		{"GET", "GET /v2/ HTTP/1.1\r\nHost: registry.example:5000\r\n\r\n", "registry.example:5000"},
+		{"address", "GET /v2/ HTTP/1.1\r\nHost: [fd00::1]:5000\r\n\r\n", "[fd00::1]:5000"},
+		{"address without a port", "GET /v2/ HTTP/1.1\r\nHost: [fd00::1]\r\n\r\n", "[fd00::1]"},
+		{"head in the body's packet", "PUT /v2/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9\r\n\r\n123456789", "a.example"},
+		{"large body", "POST /v2/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 500000\r\n\r\n" + strings.Repeat("x", 500000), "a.example"},
+		{"HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", address},
+		{"HTTP/2 with prior knowledge", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", address},
+		{"no HTTP", "SSH-2.0-OpenSSH_9.9\r\n", address},
+		{"head without an end", "GET / HTTP/1.1\r\nA: " + strings.Repeat("a", 2*headBytes), address},
+		{"host that is no host", "GET / HTTP/1.1\r\nHost: \"</script>\r\n\r\n", address},
+		{"host that is a command", "GET / HTTP/1.1\r\nHost: $(reboot)\r\n\r\n", address},
+		{"port that is none", "GET / HTTP/1.1\r\nHost: a.example:5000;reboot\r\n\r\n", address},
+		{"wildcard", "GET / HTTP/1.1\r\nHost: *.example\r\n\r\n", address},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", address)
 			if err != nil {
 				t.Fatal(err)
 			}
-			response.Body.Close()
-			if response.StatusCode != http.StatusBadRequest || !response.Close {
-				t.Errorf("got %d, close %t", response.StatusCode, response.Close)
+			defer conn.Close()
+			if _, err := io.WriteString(conn, test.request); err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			if response.StatusCode != http.StatusBadRequest || response.Header.Get("Content-Type") != "application/json; charset=utf-8" {
+				t.Errorf("got %d %v", response.StatusCode, response.Header)
+			}
+			message := refusalBody(t, response.Body)
+			for _, want := range []string{"https://" + test.host + " ", "REGISTRY_HTTP_TLS_MODE=off", testAdvice(test.host)} {
+				if !strings.Contains(message, want) {
+					t.Errorf("got %q, want %q in it", message, want)
+				}
 			}
 		})
 	}
+	t.Run("byte by byte", func(t *testing.T) { testSlowly(t, address) })
+	t.Run("HEAD", func(t *testing.T) {
+		response, err := http.Head("http://" + address + "/v2/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusBadRequest || !response.Close {
+			t.Errorf("got %d, close %t", response.StatusCode, response.Close)
+		}
+	})
 }
 
 // testSlowly sends the first byte of a request alone.
@@ -206,8 +209,8 @@ func testSlowly(t *testing.T, address string) {
 
 // TestSilentClientHoldsUpNobody opens connections that send nothing before it asks for a page.
 func TestSilentClientHoldsUpNobody(t *testing.T) {
-	config := open(t, Config{Directory: t.TempDir()})
-	address := serve(t, servers(config)["Serve"])
+	source := open(t, Config{Directory: t.TempDir()})
+	address := serve(t, with(source))
 	for range 3 {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
@@ -215,7 +218,7 @@ func TestSilentClientHoldsUpNobody(t *testing.T) {
 		}
 		defer conn.Close()
 	}
-	if status, _ := get(t, client(t, config.Certificates[0].Leaf, address, false), "https://localhost/"); status != http.StatusOK {
+	if status, _ := get(t, client(t, trusting(t, source.CA()), address, false), "https://localhost/"); status != http.StatusOK {
 		t.Errorf("got %d", status)
 	}
 }
@@ -228,7 +231,7 @@ func TestRefuseGivesUp(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		refuse(expired, []byte("GET / HT"))
+		refuse(expired, []byte("GET / HT"), nil)
 	}()
 	response, err := http.ReadResponse(bufio.NewReader(client), nil)
 	if err != nil {

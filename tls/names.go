@@ -5,96 +5,30 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
+	"net/url"
 	"slices"
 	"strings"
 )
 
-// nameSet is what a certificate is for.
-type nameSet struct {
-	hosts     []string
-	addresses []netip.Addr
-}
-
-// names returns what clients may call this machine: what it knows of itself, and the configured hosts.
-func (c Config) names() (nameSet, error) {
-	n := nameSet{hosts: []string{"localhost"}, addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}}
-	for _, host := range c.Hosts {
-		if !n.add(host) {
-			return nameSet{}, fmt.Errorf("http.tls.hosts: %q is neither a host name nor an IP address", host)
-		}
-	}
-	if host, err := os.Hostname(); err == nil {
-		n.add(host) // unless it is no name that a client could use
-	}
-	local, err := net.InterfaceAddrs()
-	if err != nil {
-		return nameSet{}, fmt.Errorf("find the machine's addresses: %w", err)
-	}
-	for _, address := range local {
-		if prefix, err := netip.ParsePrefix(address.String()); err == nil && !prefix.Addr().IsLinkLocalUnicast() {
-			n.addAddress(prefix.Addr())
-		}
-	}
-	return n, nil
-}
-
-// add takes a host name or an address, and reports false for what is neither.
-func (n *nameSet) add(name string) bool {
-	if address, err := netip.ParseAddr(name); err == nil && address.Zone() == "" {
-		n.addAddress(address)
-		return true
+// canonical returns a host name or an address in the one form in which names are compared here: lower case and without
+// the dot at the end, or as netip prints it. It reports false for what is neither.
+func canonical(name string) (string, bool) {
+	if address, err := netip.ParseAddr(name); err == nil {
+		return address.Unmap().String(), address.Zone() == ""
 	}
 	host := strings.ToLower(strings.TrimSuffix(name, "."))
-	if !validHost(host) {
-		return false
-	}
-	if !slices.Contains(n.hosts, host) {
-		n.hosts = append(n.hosts, host)
-	}
-	return true
+	return host, validHost(host)
 }
 
-func (n *nameSet) addAddress(a netip.Addr) {
-	if a = a.Unmap(); !slices.Contains(n.addresses, a) {
-		n.addresses = append(n.addresses, a)
-	}
-}
-
-// all returns the names as text.
-func (n *nameSet) all() []string {
-	all := slices.Clone(n.hosts)
-	for _, a := range n.addresses {
-		all = append(all, a.String())
-	}
-	return all
-}
-
-// missing returns the names that a certificate lacks.
-func (n *nameSet) missing(certificate *x509.Certificate) []string {
-	var missing []string
-	for _, host := range n.hosts {
-		if !slices.Contains(certificate.DNSNames, host) {
-			missing = append(missing, host)
-		}
-	}
-	for _, a := range n.addresses {
-		has := func(ip net.IP) bool { return ip.Equal(a.AsSlice()) }
-		if !slices.ContainsFunc(certificate.IPAddresses, has) {
-			missing = append(missing, a.String())
-		}
-	}
-	return missing
-}
-
-// validHost reports whether s is a host name in lower case, possibly with a wildcard as its first label.
+// validHost reports whether s is a host name in lower case, possibly with a wildcard as its first label. Underscores
+// are not part of a host's name, but of many containers'.
 func validHost(s string) bool {
 	s = strings.TrimPrefix(s, "*.")
 	if len(s) > 253 {
 		return false
 	}
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || strings.ContainsFunc(label, notInHost) {
+		if label == "" || len(label) > 63 || label[0] == '-' || strings.ContainsFunc(label, notInHost) {
 			return false
 		}
 	}
@@ -103,4 +37,61 @@ func validHost(s string) bool {
 
 func notInHost(r rune) bool {
 	return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-_", r)
+}
+
+// configuredNames returns the names that need not be found out, without repetition.
+func (c Config) configuredNames() ([]string, error) {
+	names := []string{"localhost", "127.0.0.1", "::1"}
+	for _, host := range c.Hosts {
+		name, ok := canonical(host)
+		if !ok {
+			return nil, fmt.Errorf("http.tls.hosts: %q is neither a host name nor an IP address", host)
+		}
+		names = merge(names, name)
+	}
+	if name, ok := canonical(c.hostname()); ok {
+		names = merge(names, name)
+	}
+	return names, nil
+}
+
+// hostname returns the host of http.host, empty when there is none.
+func (c Config) hostname() string {
+	u, err := url.Parse(c.Host)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// merge appends the names that are not there yet.
+func merge(names []string, more ...string) []string {
+	for _, name := range more {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// certificateNames returns the names that a certificate is for.
+func certificateNames(certificate *x509.Certificate) []string {
+	names := slices.Clone(certificate.DNSNames)
+	for _, ip := range certificate.IPAddresses {
+		if address, ok := netip.AddrFromSlice(ip); ok {
+			names = append(names, address.Unmap().String())
+		}
+	}
+	return names
+}
+
+// setNames puts names into a certificate that is about to be made.
+func setNames(certificate *x509.Certificate, names []string) {
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			certificate.IPAddresses = append(certificate.IPAddresses, ip)
+		} else {
+			certificate.DNSNames = append(certificate.DNSNames, name)
+		}
+	}
 }

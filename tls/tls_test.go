@@ -1,10 +1,8 @@
 package tls
 
 import (
-	"bytes"
 	"crypto/tls"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,24 +11,19 @@ import (
 	"time"
 )
 
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
-
-func open(t *testing.T, c Config) *tls.Config {
-	t.Helper()
-	config, err := Open(c, quiet())
-	if err != nil {
-		t.Fatal(err)
+func TestOff(t *testing.T) {
+	source := open(t, Config{Mode: ModeOff, MinimumTLS: "what"})
+	source.Learn("nas2")
+	source.Run(t.Context())
+	if source.Config() != nil || source.Leaf() != nil || source.CA() != nil {
+		t.Errorf("got %+v", source)
 	}
-	return config
-}
-
-func TestOpenOff(t *testing.T) {
-	if config := open(t, Config{Mode: ModeOff, MinimumTLS: "what"}); config != nil {
-		t.Errorf("got %+v", config)
+	if _, _, err := source.Issue([]string{"a"}, time.Now()); err == nil {
+		t.Error("a certificate was issued")
 	}
 }
 
-func TestOpenSettings(t *testing.T) {
+func TestSettings(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		c    Config
@@ -43,65 +36,37 @@ func TestOpenSettings(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.c.Directory = t.TempDir()
-			got := open(t, test.c)
+			got := open(t, test.c).Config()
 			if got.MinVersion != test.want.MinVersion || !slices.Equal(got.NextProtos, test.want.NextProtos) ||
-				!slices.Equal(got.CipherSuites, test.want.CipherSuites) {
-				t.Errorf("got version %x, protocols %v, suites %v", got.MinVersion, got.NextProtos, got.CipherSuites)
+				!slices.Equal(got.CipherSuites, test.want.CipherSuites) || got.ClientAuth != tls.NoClientCert {
+				t.Errorf("got %+v", got)
 			}
 		})
 	}
 }
 
-// newPair writes a certificate and its key into a new directory.
-func newPair(t *testing.T, now time.Time) (certificate, key string) {
-	t.Helper()
-	c := Config{Directory: t.TempDir()}
-	names, err := c.names()
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificatePEM, keyPEM, err := generate(names, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, c.certificatePath(), certificatePEM)
-	write(t, c.keyPath(), keyPEM)
-	return c.certificatePath(), c.keyPath()
-}
-
-func write(t *testing.T, path string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestOpenFiles(t *testing.T) {
-	certificate, key := newPair(t, time.Now())
-	for _, mode := range []string{"", ModeFiles} {
-		config := open(t, Config{Mode: mode, Certificate: certificate, Key: key})
-		if len(config.Certificates) != 1 {
-			t.Errorf("mode %q: got %d certificates", mode, len(config.Certificates))
+func TestMode(t *testing.T) {
+	for want, c := range map[string]Config{
+		ModeAuto:  {},
+		ModeFiles: {Key: "k", ACME: ACME{Hosts: []string{"a.example"}}},
+		ModeACME:  {ACME: ACME{Hosts: []string{"a.example"}}},
+		ModeOff:   {Mode: ModeOff, Certificate: "c"},
+	} {
+		if got := c.mode(); got != want {
+			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 }
 
-func TestOpenFilesWarnsOfExpiry(t *testing.T) {
-	certificate, key := newPair(t, time.Now().Add(-lifetime-time.Minute))
-	var log bytes.Buffer
-	if _, err := Open(Config{Certificate: certificate, Key: key}, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(log.String(), "expired") || !strings.Contains(log.String(), certificate) {
-		t.Errorf("logged %q", log.String())
-	}
-}
-
 func TestOpenRefuses(t *testing.T) {
-	certificate, key := newPair(t, time.Now())
-	_, otherKey := newPair(t, time.Now())
+	certificate, key := writePair(t, template{})
+	_, otherKey := writePair(t, template{})
 	text := filepath.Join(t.TempDir(), "text")
 	write(t, text, []byte("no PEM"))
+	acme := func(hosts ...string) Config {
+		return Config{Directory: t.TempDir(), Mode: ModeACME, ACME: ACME{Hosts: hosts}}
+	}
+	auto := func(c Config) Config { c.Directory = t.TempDir(); return c }
 	for _, test := range []struct {
 		name    string
 		c       Config
@@ -110,42 +75,60 @@ func TestOpenRefuses(t *testing.T) {
 		{"unknown mode", Config{Mode: "on"}, `http.tls.mode: "on" is unknown`},
 		{"no key", Config{Certificate: certificate}, "needs both http.tls.certificate and http.tls.key"},
 		{"no certificate", Config{Key: key}, "needs both http.tls.certificate and http.tls.key"},
-		{"missing certificate", Config{Certificate: text + "2", Key: key}, "open " + text + "2: no such file"},
-		{"missing key", Config{Certificate: certificate, Key: text + "2"}, "open " + text + "2: no such file"},
+		{"missing certificate", Config{Certificate: text + "2", Key: key}, "http.tls.certificate: open " + text + "2: no such file"},
+		{"missing key", Config{Certificate: certificate, Key: text + "2"}, "http.tls.key: open " + text + "2: no such file"},
 		{"certificate is no PEM", Config{Certificate: text, Key: key}, "failed to find any PEM data in certificate"},
 		{"key is no PEM", Config{Certificate: certificate, Key: text}, "failed to find any PEM data in key"},
 		{"switched", Config{Certificate: key, Key: certificate}, "may have been switched"},
 		{"another's key", Config{Certificate: certificate, Key: otherKey}, "private key does not match public key"},
 		{"no directory", Config{}, "needs a directory"},
-		{"directory is a file", Config{Directory: text}, "read TLS certificate"},
-		{"directory can't be made", Config{Directory: "/proc/none"}, "make a TLS certificate in /proc/none"},
-		{"host with a port", Config{Directory: t.TempDir(), Hosts: []string{"example.com:5000"}}, `http.tls.hosts: "example.com:5000"`},
-		{"empty host", Config{Directory: t.TempDir(), Hosts: []string{""}}, `http.tls.hosts: ""`},
-		{"empty label", Config{Directory: t.TempDir(), Hosts: []string{"a..b"}}, `http.tls.hosts: "a..b"`},
-		{"long label", Config{Directory: t.TempDir(), Hosts: []string{strings.Repeat("a", 64)}}, `http.tls.hosts: "aaa`},
-		{"long host", Config{Directory: t.TempDir(), Hosts: []string{strings.Repeat("a.", 127) + "a"}}, `http.tls.hosts: "a.a`},
-		{"address with a zone", Config{Directory: t.TempDir(), Hosts: []string{"fe80::1%eth0"}}, `http.tls.hosts: "fe80::1%eth0"`},
-		{"old version", Config{Directory: t.TempDir(), MinimumTLS: "tls1.1"}, "http.tls.minimumtls: tls1.1 is insecure"},
-		{"unknown version", Config{Directory: t.TempDir(), MinimumTLS: "1.2"}, `http.tls.minimumtls: "1.2" is unknown`},
-		{"insecure suite", Config{Directory: t.TempDir(), CipherSuites: []string{"TLS_RSA_WITH_RC4_128_SHA"}}, "http.tls.ciphersuites"},
+		{"directory is a file", Config{Directory: text}, "read the CA"},
+		{"directory can't be made", Config{Directory: "/proc/none"}, "make a CA in /proc/none"},
+		{"host with a port", auto(Config{Hosts: []string{"example.com:5000"}}), `http.tls.hosts: "example.com:5000"`},
+		{"empty host", auto(Config{Hosts: []string{""}}), `http.tls.hosts: ""`},
+		{"empty label", auto(Config{Hosts: []string{"a..b"}}), `http.tls.hosts: "a..b"`},
+		{"long label", auto(Config{Hosts: []string{strings.Repeat("a", 64)}}), `http.tls.hosts: "aaa`},
+		{"long host", auto(Config{Hosts: []string{strings.Repeat("a.", 127) + "a"}}), `http.tls.hosts: "a.a`},
+		{"address with a zone", auto(Config{Hosts: []string{"fe80::1%eth0"}}), `http.tls.hosts: "fe80::1%eth0"`},
+		{"old version", auto(Config{MinimumTLS: "tls1.1"}), "http.tls.minimumtls: tls1.1 is insecure"},
+		{"unknown version", auto(Config{MinimumTLS: "1.2"}), `http.tls.minimumtls: "1.2" is unknown`},
+		{"insecure suite", auto(Config{CipherSuites: []string{"TLS_RSA_WITH_RC4_128_SHA"}}), "http.tls.ciphersuites"},
+		{"CA that is not there", auto(Config{AuthorityCertificate: text + "2", AuthorityKey: key}), "http.tls.auto.certificate: open"},
+		{"CA's key that is not there", auto(Config{AuthorityCertificate: certificate, AuthorityKey: text + "2"}), "http.tls.auto.key: open"},
+		{"CA without a key", auto(Config{AuthorityCertificate: certificate}), "http.tls.auto.key: open"},
+		{"CA that is none", auto(Config{AuthorityCertificate: certificate, AuthorityKey: key}), "is not the certificate of a CA"},
+		{"CA with another's key", auto(Config{AuthorityCertificate: certificate, AuthorityKey: otherKey}), "private key does not match"},
+		{"ACME without hosts", acme(), "needs http.tls.letsencrypt.hosts"},
+		{"ACME for an address", acme("192.0.2.1"), `http.tls.letsencrypt.hosts: "192.0.2.1"`},
+		{"ACME for a bare name", acme("nas"), `http.tls.letsencrypt.hosts: "nas"`},
+		{"ACME for a wildcard", acme("*.example.com"), `http.tls.letsencrypt.hosts: "*.example.com"`},
+		{"ACME for nonsense", acme("a b.example"), `http.tls.letsencrypt.hosts: "a b.example"`},
+		{"ACME's cache is a file", Config{ACME: ACME{Hosts: []string{"a.example"}, CacheFile: text}}, "http.tls.letsencrypt.cachefile: " + text + " is a file"},
+		{"ACME's cache can't be made", Config{ACME: ACME{Hosts: []string{"a.example"}, CacheFile: "/proc/none/a"}}, "http.tls.letsencrypt.cachefile: mkdir"},
+		{"clients without CAs", auto(Config{ClientAuth: "request-client-cert"}), "needs http.tls.clientcas"},
+		{"clients' CA not there", auto(Config{ClientCAs: []string{text + "2"}}), "http.tls.clientcas: open"},
+		{"clients' CA is no PEM", auto(Config{ClientCAs: []string{text}}), "http.tls.clientcas: " + text + " holds no certificate"},
+		{"unknown client auth", auto(Config{ClientCAs: []string{certificate}, ClientAuth: "always"}), `http.tls.clientauth: "always" is unknown`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			config, err := Open(test.c, quiet())
+			source, err := openWith(test.c, newFake(t).system(), quiet())
 			if err == nil || !strings.Contains(err.Error(), test.message) {
 				t.Errorf("got error %v, want %q in it", err, test.message)
 			}
-			if config != nil {
-				t.Errorf("got %+v beside the error", config)
+			if source != nil {
+				t.Errorf("got %+v beside the error", source)
 			}
 		})
 	}
 }
 
-func TestAutoKeepsThePairPrivate(t *testing.T) {
+func TestKeysArePrivate(t *testing.T) {
 	c := Config{Directory: filepath.Join(t.TempDir(), "a", "tls")}
-	open(t, c)
+	source := open(t, c)
+	source.Learn("nas2")
 	for path, want := range map[string]fs.FileMode{
-		c.Directory: fs.ModeDir | 0o700, c.keyPath(): 0o600, c.certificatePath(): 0o644,
+		c.Directory: fs.ModeDir | 0o700, c.path(keyFile): 0o600, c.path(authorityKeyFile): 0o600,
+		c.path(certificateFile): 0o644, c.path(authorityFile): 0o644, c.path(learntFile): 0o644,
 	} {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -156,90 +139,26 @@ func TestAutoKeepsThePairPrivate(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(c.Directory)
-	if err != nil || len(entries) != 2 {
+	if err != nil || len(entries) != 5 {
 		t.Errorf("the directory holds %v, %v", entries, err)
 	}
 }
 
-func TestAutoReuses(t *testing.T) {
-	c := Config{Directory: t.TempDir(), Hosts: []string{"Registry.Example.", "*.example.com", "192.0.2.1", "::ffff:192.0.2.2", "2001:db8::1"}}
-	first := open(t, c)
-	var log bytes.Buffer
-	for _, hosts := range [][]string{c.Hosts, {"registry.example"}, nil} {
-		c.Hosts = hosts
-		again, err := Open(c, slog.New(slog.NewTextHandler(&log, nil)))
-		if err != nil {
+// TestKeysBecomePrivate restores a backup that forgot the modes.
+func TestKeysBecomePrivate(t *testing.T) {
+	c := Config{Directory: t.TempDir()}
+	open(t, c)
+	log, logger := newLog()
+	for _, name := range []string{keyFile, authorityKeyFile} {
+		if err := os.Chmod(c.path(name), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(first.Certificates[0].Certificate[0], again.Certificates[0].Certificate[0]) {
-			t.Errorf("with hosts %v: another certificate", hosts)
+	}
+	openOn(t, newFake(t), c, logger)
+	for _, name := range []string{keyFile, authorityKeyFile} {
+		if info, err := os.Stat(c.path(name)); err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
-	}
-	if log.Len() > 0 {
-		t.Errorf("logged %s", log.String())
-	}
-}
-
-func TestAutoRenews(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		change func(t *testing.T, c *Config)
-		reason string
-	}{
-		{"new host", func(t *testing.T, c *Config) { c.Hosts = append(c.Hosts, "new.example") }, "does not name new.example"},
-		{"new address", func(t *testing.T, c *Config) { c.Hosts = append(c.Hosts, "192.0.2.9") }, "does not name 192.0.2.9"},
-		{"key is gone", func(t *testing.T, c *Config) {
-			if err := os.Remove(c.keyPath()); err != nil {
-				t.Fatal(err)
-			}
-		}, "its key is gone"},
-		{"key of another", func(t *testing.T, c *Config) {
-			_, key := newPair(t, time.Now())
-			if err := os.Rename(key, c.keyPath()); err != nil {
-				t.Fatal(err)
-			}
-		}, "is damaged"},
-		{"damaged", func(t *testing.T, c *Config) { write(t, c.certificatePath(), []byte("-----BEGIN")) }, "is damaged"},
-		{"expires soon", func(t *testing.T, c *Config) {
-			certificate, _ := newPair(t, time.Now().Add(renewal-lifetime-time.Minute))
-			c.Directory = filepath.Dir(certificate)
-		}, "expires soon"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			c := Config{Directory: t.TempDir(), Hosts: []string{"registry.example"}}
-			before := open(t, c)
-			test.change(t, &c)
-			var log bytes.Buffer
-			after, err := Open(c, slog.New(slog.NewTextHandler(&log, nil)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if bytes.Equal(before.Certificates[0].Certificate[0], after.Certificates[0].Certificate[0]) {
-				t.Error("the certificate is still the old one")
-			}
-			if !strings.Contains(log.String(), test.reason) {
-				t.Errorf("logged %q, want %q in it", log.String(), test.reason)
-			}
-			if strings.Contains(log.String(), "PRIVATE") {
-				t.Error("the key was logged")
-			}
-			kept := open(t, c)
-			if !bytes.Equal(kept.Certificates[0].Certificate[0], after.Certificates[0].Certificate[0]) {
-				t.Error("the new certificate was not kept")
-			}
-		})
-	}
-}
-
-func TestAutoKeepsAYoungCertificate(t *testing.T) {
-	certificate, _ := newPair(t, time.Now().Add(renewal-lifetime+time.Hour))
-	before, err := os.ReadFile(certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
-	open(t, Config{Directory: filepath.Dir(certificate)})
-	after, err := os.ReadFile(certificate)
-	if err != nil || !bytes.Equal(before, after) {
-		t.Errorf("the certificate was replaced: %v", err)
+		wantLog(t, log, c.path(name))
 	}
 }

@@ -172,15 +172,22 @@ func urlAllowed(v config.Validation) func(string) bool {
 
 // listen opens the port, with TLS unless that is off.
 func listen(c config.HTTP, tlsDirectory string, log *slog.Logger) (net.Listener, error) {
-	settings, err := tls.Open(tls.Config{
-		Mode:          c.TLS.Mode,
-		Certificate:   c.TLS.Certificate,
-		Key:           c.TLS.Key,
-		Directory:     tlsDirectory,
-		Hosts:         c.TLS.Hosts,
-		MinimumTLS:    c.TLS.MinimumTLS,
-		CipherSuites:  c.TLS.CipherSuites,
-		HTTP2Disabled: c.HTTP2.Disabled,
+	source, err := tls.Open(tls.Config{
+		Mode:                 c.TLS.Mode,
+		Certificate:          c.TLS.Certificate,
+		Key:                  c.TLS.Key,
+		Directory:            tlsDirectory,
+		AuthorityCertificate: c.TLS.Auto.Certificate,
+		AuthorityKey:         c.TLS.Auto.Key,
+		Hosts:                c.TLS.Hosts,
+		Host:                 c.Host,
+		LearnDisabled:        !c.TLS.Learn,
+		ACME:                 tls.ACME(c.TLS.LetsEncrypt),
+		ClientCAs:            c.TLS.ClientCAs,
+		ClientAuth:           c.TLS.ClientAuth,
+		MinimumTLS:           c.TLS.MinimumTLS,
+		CipherSuites:         c.TLS.CipherSuites,
+		HTTP2Disabled:        c.HTTP2.Disabled,
 	}, log)
 	if err != nil {
 		return nil, err
@@ -194,10 +201,10 @@ func listen(c config.HTTP, tlsDirectory string, log *slog.Logger) (net.Listener,
 	if err != nil {
 		return nil, fmt.Errorf("http.addr: %w", err)
 	}
-	if settings == nil {
+	if source.Config() == nil {
 		return listener, nil
 	}
-	return tls.NewListener(listener, settings), nil
+	return tls.NewListener(listener, source.Config(), nil), nil
 }
 
 func newServer(handler http.Handler, c *config.Config, log *slog.Logger) *http.Server {
