@@ -39,6 +39,8 @@ func rules() map[string][]string {
 		"auth":                              {},
 		"config":                            {},
 		"tls":                               {},
+		"tls/trust":                         {},
+		"doctor":                            {},
 		"conformance":                       {"conformance/client", "conformance/server"},
 		"conformance/client":                {},
 		"conformance/server":                {},

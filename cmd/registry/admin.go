@@ -116,6 +116,9 @@ func adminRequest(ctx context.Context, directory, method, path string) (*http.Re
 		return nil, err
 	}
 	response, err := client.Do(request)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("not allowed to ask the registry on %s: run this as the user that it runs as: %w", directory, err)
+	}
 	var opError *net.OpError
 	if errors.As(err, &opError) && opError.Op == "dial" || errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w on %s: %w", errNoServer, directory, err)

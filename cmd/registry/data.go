@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"berth/config"
+	"berth/filelock"
 	"berth/storage/filesystem"
 	"berth/storage/metadata"
 )
@@ -51,9 +52,12 @@ func variable(environ []string, name string) string {
 // stores are the bytes and the facts of a registry, open.
 type stores struct {
 	directory string
+	lock      *filelock.Lock
 	blobs     *filesystem.Store
 	facts     *metadata.Store
 }
+
+func (s *stores) close() error { return errors.Join(s.facts.Close(), s.lock.Close()) }
 
 func metadataPath(c *config.Config, directory string) string {
 	if path := c.Metadata.SQLite.Path; path != "" {
@@ -68,23 +72,69 @@ func openStores(ctx context.Context, c *config.Config, environ []string, wait ti
 	if err != nil {
 		return nil, err
 	}
-	blobs, err := filesystem.Open(filesystem.Config{Root: directory, MinFree: int64(c.Storage.FileSystem.MinFree)})
+	s := &stores{directory: directory}
+	s.blobs, err = filesystem.Open(filesystem.Config{Root: directory, MinFree: int64(c.Storage.FileSystem.MinFree)})
 	if err != nil {
 		return nil, err
 	}
+	if s.lock, err = lockDirectory(ctx, directory, wait, log); err != nil {
+		return nil, err
+	}
+	if s.facts, err = openFacts(ctx, c, directory, wait, log); err != nil {
+		return nil, errors.Join(err, s.lock.Close())
+	}
+	return s, nil
+}
+
+// lockDirectory keeps a second registry out of a data directory, whatever database it is configured with.
+func lockDirectory(ctx context.Context, directory string, wait time.Duration, log *slog.Logger) (*filelock.Lock, error) {
+	path := filepath.Join(directory, "registry.lock")
+	lock, err := filelock.Take(ctx, path, 0)
+	if errors.Is(err, filelock.ErrHeld) && wait > 0 {
+		log.Info("waiting for another registry to let go of the data directory", "directory", directory, "wait", wait)
+		lock, err = filelock.Take(ctx, path, wait)
+	}
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, fmt.Errorf("another registry is using %s: stop it first, or give this one a data directory of its own", directory)
+	}
+	return lock, err
+}
+
+func openFacts(ctx context.Context, c *config.Config, directory string, wait time.Duration, log *slog.Logger) (*metadata.Store, error) {
+	path := metadataPath(c, directory)
+	if err := refuseForgotten(path, directory); err != nil {
+		return nil, err
+	}
 	facts, err := metadata.Open(ctx, metadata.Config{
-		Path:         metadataPath(c, directory),
+		Path:         path,
 		Lease:        c.GC.Lease,
 		Grace:        c.GC.Grace,
 		UploadExpiry: c.Storage.Maintenance.UploadPurging.Age,
 		LockWait:     wait,
 		Log:          log,
 	})
-	if errors.Is(err, metadata.ErrInUse) {
-		return nil, fmt.Errorf("another registry is using %s: stop it first, or give this one a data directory of its own", directory)
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, fmt.Errorf("another registry is using %s: stop it first, or set metadata.sqlite.path to another file", path)
 	}
-	if err != nil {
-		return nil, err
+	return facts, err
+}
+
+// refuseForgotten fails when a directory has data but there is no metadata of it: to start empty beside it would look as
+// if everything had been lost.
+func refuseForgotten(path, directory string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil // it is there, or whoever opens it says what is wrong
 	}
-	return &stores{directory: directory, blobs: blobs, facts: facts}, nil
+	if holdsEntries(filepath.Join(directory, "blobs")) {
+		return fmt.Errorf("%s holds blobs, but their metadata is not at %s: set metadata.sqlite.path to where it is, or restore it", directory, path)
+	}
+	if holdsEntries(filepath.Join(directory, "docker", "registry", "v2", "repositories")) {
+		return fmt.Errorf("%s holds the data of distribution's registry, which this version can't take over yet: set storage.filesystem.rootdirectory to another directory", directory)
+	}
+	return nil
+}
+
+func holdsEntries(directory string) bool {
+	entries, err := os.ReadDir(directory)
+	return err == nil && len(entries) > 0
 }

@@ -20,7 +20,7 @@ func fsckCommand(s streams) *cobra.Command {
 		Use:   "fsck [CONFIG]",
 		Short: "Check that facts and bytes agree",
 		Long: `Check that every blob has its bytes, every manifest is what its references say, and no bytes lie about that nothing
-knows of. Nothing is changed. A running server does the check itself, while it serves.
+knows of. Nothing is repaired or removed. A running server does the check itself, while it serves.
 
 The exit code is 0 when all is well and 1 when something was found or the check could not be finished.`,
 		Args: cobra.MaximumNArgs(1),
@@ -88,7 +88,7 @@ func (s streams) fsckOffline(ctx context.Context, c *config.Config, directory st
 	if err != nil {
 		return fsck.Report{}, err
 	}
-	defer func() { err = errors.Join(err, stores.facts.Close()) }()
+	defer func() { err = errors.Join(err, stores.close()) }()
 	return fsck.Check(ctx, fsck.Config{Metadata: stores.facts, Blobs: stores.blobs, Rehash: rehash, Progress: s.progress})
 }
 

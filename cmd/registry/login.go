@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,16 +37,14 @@ type login struct {
 func (l login) next(host string) string {
 	switch {
 	case l.auth == nil:
-		return fmt.Sprintf("docker push %s/NAME (the registry is open to everybody)", host)
-	case l.passwordFile != "":
-		return fmt.Sprintf("docker login %s -u %s (the password is in %s)", host, l.user, l.passwordFile)
+		return fmt.Sprintf("docker push %s/NAME", host)
 	case l.user != "":
 		return fmt.Sprintf("docker login %s -u %s", host, l.user)
 	}
 	return "docker login " + host
 }
 
-func openLogin(ctx context.Context, c *config.Config, s *stores) (login, error) {
+func openLogin(ctx context.Context, c *config.Config, s *stores, log *slog.Logger) (login, error) {
 	switch c.Auth.Method {
 	case config.AuthNone:
 		return login{}, nil
@@ -56,12 +55,12 @@ func openLogin(ctx context.Context, c *config.Config, s *stores) (login, error) 
 		}
 		return login{auth: auth.Basic{Realm: c.Auth.HTPasswd.Realm, Users: users}}, nil
 	}
-	return initialLogin(ctx, c, s)
+	return initialLogin(ctx, c, s, log)
 }
 
 // initialLogin is the login of a registry whose configuration has no auth section: one user, whose password is made at
 // the first start unless the configuration has one.
-func initialLogin(ctx context.Context, c *config.Config, s *stores) (login, error) {
+func initialLogin(ctx context.Context, c *config.Config, s *stores, log *slog.Logger) (login, error) {
 	l := login{
 		hint: "this registry has no auth section in its configuration, so it made a user admin at its first start; REGISTRY_AUTH=none opens it to everybody",
 		user: initialUser,
@@ -80,6 +79,9 @@ func initialLogin(ctx context.Context, c *config.Config, s *stores) (login, erro
 	users, err := auth.SingleUser(initialUser, string(hash))
 	if err != nil {
 		return l, fmt.Errorf("first user: %w", err)
+	}
+	if given := string(c.Auth.InitialPassword); given != "" && !users.Verify(initialUser, given) {
+		log.Warn("auth.initialpassword has no effect: the password of admin was set at the first start; use auth.htpasswd to change it")
 	}
 	l.auth = auth.Basic{Realm: c.Auth.HTPasswd.Realm, Users: users}
 	return l, nil
@@ -116,5 +118,14 @@ func writePassword(path string) (string, error) {
 		return "", err
 	}
 	_, err = f.WriteString(made + "\n")
-	return made, errors.Join(err, f.Sync(), f.Close())
+	// The hash survives a power loss, so the password has to.
+	return made, errors.Join(err, f.Sync(), f.Close(), syncDirectory(filepath.Dir(path)))
+}
+
+func syncDirectory(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

@@ -71,11 +71,12 @@ func rootCommand(s streams) *cobra.Command {
 
 Every key of the file can be overridden by an environment variable: REGISTRY_HTTP_ADDR is http.addr. Secrets also by the
 name of a file that holds them: REGISTRY_AUTH_INITIALPASSWORD_FILE.`,
+		Version:           versionString(),
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(serveCommand(s), configCommand(s), fsckCommand(s), healthcheckCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), configCommand(s), certCommand(s), doctorCommand(s), fsckCommand(s), healthcheckCommand(s), versionCommand(s))
 	return root
 }
 

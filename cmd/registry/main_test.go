@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -282,6 +285,118 @@ func TestBadStarts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A registry must not start empty beside data that it does not know.
+func TestForgottenData(t *testing.T) {
+	for name, says := range map[string]string{"blobs/12345678/0000": "metadata.sqlite.path", "docker/registry/v2/repositories/app": "distribution"} {
+		directory := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(directory, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := command(t, []string{"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + directory}, "serve")
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("beside %s: %v", name, err)
+		}
+	}
+}
+
+// Whatever database it is configured with, a second registry is kept out of a data directory.
+func TestOneRegistryADirectory(t *testing.T) {
+	directory := t.TempDir()
+	r := serve(t, directory, "REGISTRY_AUTH=none", "REGISTRY_HTTP_TLS_MODE=off")
+	ctx, cancel := context.WithCancel(t.Context())
+	other := append(slices.Clone(r.environ), "REGISTRY_METADATA_SQLITE_PATH="+filepath.Join(t.TempDir(), "metadata.sqlite"))
+	var errOut output
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, []string{"serve"}, other, io.Discard, &errOut) }()
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(errOut.String(), "waiting for another registry"); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not wait: %s", errOut.String())
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+	r.end(t)
+}
+
+// What is at the place of a socket and is none stays.
+func TestSocketInThePlaceOfAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := command(t, []string{
+		"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + t.TempDir(), "REGISTRY_HTTP_NET=unix", "REGISTRY_HTTP_ADDR=" + path, "REGISTRY_AUTH=none",
+	}, "serve")
+	if err == nil || !strings.Contains(err.Error(), "http.addr") {
+		t.Errorf("it ended with %v", err)
+	}
+	if content, err := os.ReadFile(path); err != nil || string(content) != "precious" {
+		t.Errorf("the file is %q, %v", content, err)
+	}
+}
+
+// A request that is cut off when the registry stops keeps what came of it.
+func TestCutOffUpload(t *testing.T) {
+	directory := t.TempDir()
+	r := serve(t, directory, "REGISTRY_AUTH=none", "REGISTRY_HTTP_TLS_MODE=off", "REGISTRY_HTTP_DRAINTIMEOUT=100ms")
+	response, err := http.Post(r.url()+"/v2/a/blobs/uploads/", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	location := response.Header.Get("Location")
+	sending, body := io.Pipe()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, r.url()+location, sending)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		if response, err := http.DefaultClient.Do(request); err == nil {
+			response.Body.Close()
+		}
+	}()
+	const sent = 1 << 20
+	if _, err := body.Write(make([]byte, sent)); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); largestFile(directory) < sent/2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the bytes do not arrive")
+		}
+	}
+	r.end(t)
+	body.Close()
+	<-answered
+	r = serve(t, directory, "REGISTRY_AUTH=none", "REGISTRY_HTTP_TLS_MODE=off")
+	response, err = http.Get(r.url() + location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	var last int
+	if _, err := fmt.Sscanf(response.Header.Get("Range"), "0-%d", &last); err != nil || last < sent/2 {
+		t.Errorf("of %d bytes there are 0-%d, %v", sent, last, err)
+	}
+	r.end(t)
+}
+
+// largestFile returns the size of the largest file of a blob store.
+func largestFile(directory string) (size int64) {
+	_ = filepath.WalkDir(filepath.Join(directory, "blobs"), func(_ string, entry os.DirEntry, err error) error {
+		if err == nil {
+			if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+				size = max(size, info.Size())
+			}
+		}
+		return nil
+	})
+	return size
 }
 
 func TestConfigCheck(t *testing.T) {

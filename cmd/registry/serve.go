@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/config"
@@ -31,6 +33,8 @@ const (
 	// headerTimeout bounds the handshake and a request's head. Bodies may take as long as they like.
 	headerTimeout = 30 * time.Second
 	idleTimeout   = 3 * time.Minute
+	// cutOffTimeout is how long requests have to notice that their connection is gone.
+	cutOffTimeout = 10 * time.Second
 )
 
 func serveCommand(s streams) *cobra.Command {
@@ -75,8 +79,8 @@ func (s streams) serve(ctx context.Context, c *config.Config, log *slog.Logger) 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stores.facts.Close()) }()
-	login, err := openLogin(ctx, c, stores)
+	defer func() { err = errors.Join(err, stores.close()) }()
+	login, err := openLogin(ctx, c, stores, log)
 	if err != nil {
 		return err
 	}
@@ -89,9 +93,10 @@ func (s streams) serve(ctx context.Context, c *config.Config, log *slog.Logger) 
 		return errors.Join(err, listener.Close())
 	}
 	s.greet(c, listener.Addr(), stores.directory, login)
+	log.Info("listening", "addr", listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
 	return runServers(ctx, c, stores, log,
-		service{newServer(apiHandler(c, stores, login, log), c, log), listener, c.HTTP.DrainTimeout},
-		service{&http.Server{Handler: adminHandler(stores, log), ReadHeaderTimeout: headerTimeout}, admin, time.Second})
+		&service{server: newServer(apiHandler(c, stores, login, log), c, log), listener: listener, drain: c.HTTP.DrainTimeout},
+		&service{server: &http.Server{Handler: adminHandler(stores, log), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second})
 }
 
 func apiHandler(c *config.Config, s *stores, l login, log *slog.Logger) http.Handler {
@@ -192,10 +197,8 @@ func listen(c config.HTTP, tlsDirectory string, log *slog.Logger) (net.Listener,
 	if err != nil {
 		return nil, err
 	}
-	if c.Net == "unix" {
-		if err := os.Remove(c.Addr); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("http.addr: %w", err)
-		}
+	if info, err := os.Lstat(c.Addr); c.Net == "unix" && err == nil && info.Mode().Type() == fs.ModeSocket {
+		_ = os.Remove(c.Addr) // of an earlier run; what can't be removed fails below
 	}
 	listener, err := net.Listen(c.Net, c.Addr)
 	if err != nil {
@@ -227,15 +230,35 @@ type service struct {
 	server   *http.Server
 	listener net.Listener
 	drain    time.Duration
+	requests requests
+}
+
+// requests counts the requests that a handler works on.
+type requests struct{ running atomic.Int64 }
+
+func (r *requests) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		r.running.Add(1)
+		defer r.running.Add(-1)
+		next.ServeHTTP(w, request)
+	})
+}
+
+// wait waits until no request is worked on, at most so long.
+func (r *requests) wait(most time.Duration) {
+	for deadline := time.Now().Add(most); r.running.Load() > 0 && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // runServers serves and reaps until ctx ends or a server fails, and then drains the servers.
-func runServers(ctx context.Context, c *config.Config, s *stores, log *slog.Logger, services ...service) error {
+func runServers(ctx context.Context, c *config.Config, s *stores, log *slog.Logger, services ...*service) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	failures := make(chan error, len(services))
 	var running sync.WaitGroup
 	for _, one := range services {
+		one.server.Handler = one.requests.count(one.server.Handler)
 		running.Go(func() {
 			if err := one.server.Serve(one.listener); !errors.Is(err, http.ErrServerClosed) {
 				failures <- err
@@ -247,27 +270,31 @@ func runServers(ctx context.Context, c *config.Config, s *stores, log *slog.Logg
 	reaper := gc.New(gc.Config{
 		Metadata:    s.facts,
 		Blobs:       s.blobs,
-		Interval:    min(c.GC.Interval, time.Minute),
+		Interval:    c.GC.Interval,
 		KeepUploads: !purging.Enabled || purging.DryRun,
 		Log:         log,
 	})
 	running.Go(func() { reaper.Run(ctx) })
 	<-ctx.Done()
+	log.Info("stopping", "requests", services[0].requests.running.Load())
 	for _, one := range services {
 		one.shutDown(log)
 	}
 	running.Wait()
+	log.Info("stopped")
 	close(failures)
 	return <-failures
 }
 
-// shutDown stops accepting, lets requests finish, and cuts off those that take too long.
-func (s service) shutDown(log *slog.Logger) {
+// shutDown stops accepting, lets requests finish, and cuts off the connections of those that take too long. Their
+// handlers keep what came until then, for which the stores have to be open.
+func (s *service) shutDown(log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.drain)
 	defer cancel()
 	if err := s.server.Shutdown(ctx); err != nil {
-		log.Warn("requests were cut off", "draintimeout", s.drain)
+		log.Warn("requests are cut off", "requests", s.requests.running.Load(), "draintimeout", s.drain)
 		_ = s.server.Close()
+		s.requests.wait(cutOffTimeout)
 	}
 }
 
@@ -287,6 +314,9 @@ func (s streams) greet(c *config.Config, addr net.Addr, directory string, l logi
 	fmt.Fprintf(s.out, "  data       %s\n", directory)
 	if c.HTTP.TLS.Mode == config.TLSAuto {
 		fmt.Fprintf(s.out, "  trust      install %s on each client\n", filepath.Join(directory, "tls", "certificate.pem"))
+	}
+	if l.passwordFile != "" {
+		fmt.Fprintf(s.out, "  password   in %s\n", l.passwordFile)
 	}
 	fmt.Fprintf(s.out, "  next       %s\n", l.next(host))
 }
