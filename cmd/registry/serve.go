@@ -3,16 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +17,6 @@ import (
 	"berth/registry"
 	"berth/registry/api"
 	"berth/registry/gc"
-	"berth/tls"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -84,18 +79,19 @@ func (s streams) serve(ctx context.Context, c *config.Config, log *slog.Logger) 
 	if err != nil {
 		return err
 	}
-	listener, err := listen(c.HTTP, filepath.Join(stores.directory, "tls"), log)
+	entrance, err := listen(c.HTTP, filepath.Join(stores.directory, "tls"), log)
 	if err != nil {
 		return err
 	}
 	admin, err := listenAdmin(stores.directory)
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return errors.Join(err, entrance.listener.Close())
 	}
-	s.greet(c, listener.Addr(), stores.directory, login)
-	log.Info("listening", "addr", listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
-	return runServers(ctx, c, stores, log,
-		&service{server: newServer(apiHandler(c, stores, login, log), c, log), listener: listener, drain: c.HTTP.DrainTimeout},
+	s.greet(c, entrance, stores.directory, login)
+	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
+	handler := front(entrance, apiHandler(c, stores, login, log))
+	return runServers(ctx, log, []func(context.Context){newReaper(c, stores, log).Run, entrance.source.Run},
+		&service{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
 		&service{server: &http.Server{Handler: adminHandler(stores, log), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second})
 }
 
@@ -175,41 +171,6 @@ func urlAllowed(v config.Validation) func(string) bool {
 	}
 }
 
-// listen opens the port, with TLS unless that is off.
-func listen(c config.HTTP, tlsDirectory string, log *slog.Logger) (net.Listener, error) {
-	source, err := tls.Open(tls.Config{
-		Mode:                 c.TLS.Mode,
-		Certificate:          c.TLS.Certificate,
-		Key:                  c.TLS.Key,
-		Directory:            tlsDirectory,
-		AuthorityCertificate: c.TLS.Auto.Certificate,
-		AuthorityKey:         c.TLS.Auto.Key,
-		Hosts:                c.TLS.Hosts,
-		Host:                 c.Host,
-		LearnDisabled:        !c.TLS.Learn,
-		ACME:                 tls.ACME(c.TLS.LetsEncrypt),
-		ClientCAs:            c.TLS.ClientCAs,
-		ClientAuth:           c.TLS.ClientAuth,
-		MinimumTLS:           c.TLS.MinimumTLS,
-		CipherSuites:         c.TLS.CipherSuites,
-		HTTP2Disabled:        c.HTTP2.Disabled,
-	}, log)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := os.Lstat(c.Addr); c.Net == "unix" && err == nil && info.Mode().Type() == fs.ModeSocket {
-		_ = os.Remove(c.Addr) // of an earlier run; what can't be removed fails below
-	}
-	listener, err := net.Listen(c.Net, c.Addr)
-	if err != nil {
-		return nil, fmt.Errorf("http.addr: %w", err)
-	}
-	if source.Config() == nil {
-		return listener, nil
-	}
-	return tls.NewListener(listener, source.Config(), nil), nil
-}
-
 func newServer(handler http.Handler, c *config.Config, log *slog.Logger) *http.Server {
 	server := &http.Server{
 		Handler:           handler,
@@ -251,8 +212,8 @@ func (r *requests) wait(most time.Duration) {
 	}
 }
 
-// runServers serves and reaps until ctx ends or a server fails, and then drains the servers.
-func runServers(ctx context.Context, c *config.Config, s *stores, log *slog.Logger, services ...*service) error {
+// runServers serves and runs the tasks until ctx ends or a server fails, and then drains the servers.
+func runServers(ctx context.Context, log *slog.Logger, tasks []func(context.Context), services ...*service) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	failures := make(chan error, len(services))
@@ -266,15 +227,9 @@ func runServers(ctx context.Context, c *config.Config, s *stores, log *slog.Logg
 			}
 		})
 	}
-	purging := c.Storage.Maintenance.UploadPurging
-	reaper := gc.New(gc.Config{
-		Metadata:    s.facts,
-		Blobs:       s.blobs,
-		Interval:    c.GC.Interval,
-		KeepUploads: !purging.Enabled || purging.DryRun,
-		Log:         log,
-	})
-	running.Go(func() { reaper.Run(ctx) })
+	for _, task := range tasks {
+		running.Go(func() { task(ctx) })
+	}
 	<-ctx.Done()
 	log.Info("stopping", "requests", services[0].requests.running.Load())
 	for _, one := range services {
@@ -284,6 +239,17 @@ func runServers(ctx context.Context, c *config.Config, s *stores, log *slog.Logg
 	log.Info("stopped")
 	close(failures)
 	return <-failures
+}
+
+func newReaper(c *config.Config, s *stores, log *slog.Logger) *gc.Reaper {
+	purging := c.Storage.Maintenance.UploadPurging
+	return gc.New(gc.Config{
+		Metadata:    s.facts,
+		Blobs:       s.blobs,
+		Interval:    c.GC.Interval,
+		KeepUploads: !purging.Enabled || purging.DryRun,
+		Log:         log,
+	})
 }
 
 // shutDown stops accepting, lets requests finish, and cuts off the connections of those that take too long. Their
@@ -296,42 +262,4 @@ func (s *service) shutDown(log *slog.Logger) {
 		_ = s.server.Close()
 		s.requests.wait(cutOffTimeout)
 	}
-}
-
-// greet tells the one who started the registry where it is and what to do next.
-func (s streams) greet(c *config.Config, addr net.Addr, directory string, l login) {
-	scheme := "https"
-	if c.HTTP.TLS.Mode == config.TLSOff {
-		scheme = "http"
-	}
-	fmt.Fprintf(s.out, "Berth %s\n", versionString())
-	if addr.Network() == "unix" {
-		fmt.Fprintf(s.out, "  listening  %s (%s)\n  data       %s\n", addr, scheme, directory)
-		return
-	}
-	host := reachableAs(addr)
-	fmt.Fprintf(s.out, "  listening  %s (%s://%s)\n", addr, scheme, host)
-	fmt.Fprintf(s.out, "  data       %s\n", directory)
-	if c.HTTP.TLS.Mode == config.TLSAuto {
-		fmt.Fprintf(s.out, "  trust      install %s on each client\n", filepath.Join(directory, "tls", "certificate.pem"))
-	}
-	if l.passwordFile != "" {
-		fmt.Fprintf(s.out, "  password   in %s\n", l.passwordFile)
-	}
-	fmt.Fprintf(s.out, "  next       %s\n", l.next(host))
-}
-
-// reachableAs is the name by which another machine most likely reaches the listener.
-func reachableAs(addr net.Addr) string {
-	host, port, err := net.SplitHostPort(addr.String())
-	if err != nil {
-		return addr.String()
-	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
-		host = "localhost"
-		if name, err := os.Hostname(); err == nil && name != "" {
-			host = strings.ToLower(name)
-		}
-	}
-	return net.JoinHostPort(host, port)
 }

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"berth/config"
+	"berth/tls"
+	"berth/tls/trust"
+)
+
+// built is when the program was built (RFC 3339), set by the build: no certificate is made while the clock is before it.
+var built string
+
+// entrance is the port and the certificates that it serves with.
+type entrance struct {
+	listener net.Listener
+	source   *tls.Source
+}
+
+// listen opens the port, with TLS unless that is off.
+func listen(c config.HTTP, tlsDirectory string, log *slog.Logger) (*entrance, error) {
+	source, err := tls.Open(tlsConfig(c, tlsDirectory), log)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(c.Addr); c.Net == "unix" && err == nil && info.Mode().Type() == fs.ModeSocket {
+		_ = os.Remove(c.Addr) // of an earlier run; what can't be removed fails below
+	}
+	listener, err := net.Listen(c.Net, c.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("http.addr: %w", err)
+	}
+	if source.Config() != nil {
+		listener = tls.NewListener(listener, source.Config(), trustAdvice(source.CA()))
+	}
+	return &entrance{listener, source}, nil
+}
+
+func tlsConfig(c config.HTTP, directory string) tls.Config {
+	buildTime, _ := time.Parse(time.RFC3339, built) // a build that does not say leaves the clock unchecked
+	return tls.Config{
+		Mode:                 c.TLS.Mode,
+		Certificate:          c.TLS.Certificate,
+		Key:                  c.TLS.Key,
+		Directory:            directory,
+		AuthorityCertificate: c.TLS.Auto.Certificate,
+		AuthorityKey:         c.TLS.Auto.Key,
+		Hosts:                c.TLS.Hosts,
+		Host:                 c.Host,
+		LearnDisabled:        !c.TLS.Learn,
+		BuildTime:            buildTime,
+		ACME:                 tls.ACME(c.TLS.LetsEncrypt),
+		ClientCAs:            c.TLS.ClientCAs,
+		ClientAuth:           c.TLS.ClientAuth,
+		MinimumTLS:           c.TLS.MinimumTLS,
+		CipherSuites:         c.TLS.CipherSuites,
+		HTTP2Disabled:        c.HTTP2.Disabled,
+	}
+}
+
+// trustAdvice tells a client that spoke plain HTTP how to trust the certificate.
+func trustAdvice(ca []byte) func(host string) string {
+	if ca == nil {
+		return nil
+	}
+	return func(host string) string {
+		return "A machine trusts the certificate after: " + trust.Line(host, ca)
+	}
+}
+
+// front serves the pages about trust beside the registry, and lets the certificate learn by what names it is asked for.
+func front(e *entrance, registry http.Handler) http.Handler {
+	pages := trust.New(trust.Config{CA: e.source.CA()})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e.source.Learn(r.Host)
+		if r.URL.Path == "/trust" || strings.HasPrefix(r.URL.Path, "/trust/") {
+			pages.ServeHTTP(w, r)
+			return
+		}
+		registry.ServeHTTP(w, r)
+	})
+}
