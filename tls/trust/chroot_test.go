@@ -80,7 +80,7 @@ func (n *node) copy(from, to string) {
 func (n *node) chroot(args ...string) string {
 	n.t.Helper()
 	command := exec.CommandContext(n.t.Context(), program(n.t, "chroot"),
-		slices.Concat([]string{n.root, "/bin/sh", "/root/install.sh", hosts, checksum(n.ca.pem)}, args)...)
+		slices.Concat([]string{n.root, "/bin/sh", "/root/install.sh", hosts, Checksum(n.ca.pem)}, args)...)
 	command.Env = []string{"PATH=/bin", "HOME=/root"}
 	out, err := command.CombinedOutput()
 	if err != nil {

@@ -43,15 +43,15 @@ func TestInstallFetches(t *testing.T) {
 			n := newNode(t, []string{program(t, "dash")}, "/etc/docker/")
 			n.env = []string{"PATH=" + bin}
 			address := n.ca.server(t, listen, New(Config{CA: n.ca.pem}))
-			out, errOut, err := n.run(address, checksum(n.ca.pem))
+			out, errOut, err := n.run(address, Checksum(n.ca.pem))
 			if err != nil || n.read("/etc/docker/certs.d/"+address+"/ca.crt") != string(n.ca.pem) {
 				t.Fatalf("%v\n%s%s", err, out, errOut)
 			}
 			other := newAuthority(t)
 			attacker := n.ca.server(t, listen, New(Config{CA: other.pem}))
 			before := n.tree()
-			out, errOut, err = n.run(attacker, checksum(n.ca.pem))
-			if err == nil || !strings.Contains(errOut, "refused: the certificate has the checksum "+checksum(other.pem)) {
+			out, errOut, err = n.run(attacker, Checksum(n.ca.pem))
+			if err == nil || !strings.Contains(errOut, "refused: the certificate has the checksum "+Checksum(other.pem)) {
 				t.Errorf("%v\n%s%s", err, out, errOut)
 			}
 			if after := n.tree(); !maps.Equal(before, after) {
@@ -64,7 +64,7 @@ func TestInstallFetches(t *testing.T) {
 func TestInstallNeedsAFetcher(t *testing.T) {
 	n := newNode(t, []string{program(t, "dash")}, "/etc/docker/")
 	n.env = []string{"PATH=" + bin(t, "true")}
-	if _, errOut, err := n.run(hosts, checksum(n.ca.pem)); err == nil || !strings.Contains(errOut, "needs curl or wget") {
+	if _, errOut, err := n.run(hosts, Checksum(n.ca.pem)); err == nil || !strings.Contains(errOut, "needs curl or wget") {
 		t.Errorf("%v: %s", err, errOut)
 	}
 }

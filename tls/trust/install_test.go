@@ -143,7 +143,7 @@ func TestInstallNewCA(t *testing.T) {
 		if got := n.read(path); got != string(n.ca.pem) {
 			t.Errorf("ca.crt is %s", got)
 		}
-		out, _, err := n.run(hosts, checksum(old.pem), "--uninstall")
+		out, _, err := n.run(hosts, Checksum(old.pem), "--uninstall")
 		if err != nil || !strings.Contains(out, "left       "+path) || n.read(path) != string(n.ca.pem) {
 			t.Errorf("uninstalling the old one: %v\n%s", err, out)
 		}
@@ -270,7 +270,7 @@ func TestInstallRefuses(t *testing.T) {
 		if after := n.tree(); !maps.Equal(before, after) {
 			t.Errorf("changed %q", changed(before, after))
 		}
-		if _, errOut, err := n.run(hosts, checksum(n.ca.pem), "--ca", "/nowhere"); err == nil || !strings.Contains(errOut, "can't read /nowhere") {
+		if _, errOut, err := n.run(hosts, Checksum(n.ca.pem), "--ca", "/nowhere"); err == nil || !strings.Contains(errOut, "can't read /nowhere") {
 			t.Errorf("a file that is not there: %v: %s", err, errOut)
 		}
 	})
@@ -292,7 +292,7 @@ func TestInstallTakesGoodAddresses(t *testing.T) {
 func TestInstallFindsNothing(t *testing.T) {
 	eachShell(t, func(t *testing.T, shell []string) {
 		n := newNode(t, shell)
-		_, errOut, err := n.run(hosts, checksum(n.ca.pem), "--ca", n.file)
+		_, errOut, err := n.run(hosts, Checksum(n.ca.pem), "--ca", n.file)
 		if err == nil || !strings.Contains(errOut, "found neither Docker nor containerd") || len(n.tree()) != 0 {
 			t.Errorf("%v: %s%q", err, errOut, n.tree())
 		}
@@ -333,7 +333,7 @@ func TestTruncatedScriptDoesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "install.sh")
 	for size := 0; size < len(script)-len("main \"$@\"\n"); size += 97 {
 		n.check(os.WriteFile(path, script[:size], 0o600))
-		command := exec.CommandContext(t.Context(), shell, path, hosts, checksum(n.ca.pem), "--ca", n.file)
+		command := exec.CommandContext(t.Context(), shell, path, hosts, Checksum(n.ca.pem), "--ca", n.file)
 		command.Env = []string{"PATH=" + os.Getenv("PATH"), "DESTDIR=" + n.root}
 		out, _ := command.CombinedOutput()
 		if after := n.tree(); !maps.Equal(before, after) || bytes.Contains(out, []byte("installed")) {

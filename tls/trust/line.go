@@ -17,19 +17,19 @@ const placeholder = "HOST:PORT"
 // The certificate ca (PEM) is fetched without verification and compared with its checksum, which is part of the line;
 // then the script is fetched over a connection that it vouches for, and run as root.
 func Line(hostport string, ca []byte) string {
-	address, _ := hostPort(hostport)
+	address, _ := Address(hostport)
 	return fmt.Sprintf(`d=$(mktemp -d) && curl -fsSk -o "$d/ca.crt" %s && echo "%s  $d/ca.crt" | sha256sum -c - && `+
 		`curl -fsS --cacert "$d/ca.crt" -o "$d/install.sh" %s && $(command -v sudo) sh "$d/install.sh" %s %[2]s`,
-		quote("https://"+address+certificatePath), checksum(ca), quote("https://"+address+scriptPath), quote(address))
+		quote("https://"+address+certificatePath), Checksum(ca), quote("https://"+address+scriptPath), quote(address))
 }
 
 // wgetLine is Line for machines without curl. Not every wget can be told which CA to believe, so this line has the
 // checksum of the script, too, and is therefore good for this version of the registry only.
 func wgetLine(hostport string, ca []byte) string {
-	address, _ := hostPort(hostport)
+	address, _ := Address(hostport)
 	return fmt.Sprintf(`cd "$(mktemp -d)" && wget -q --no-check-certificate %s %s && `+
 		`printf '%%s\n' "%s  ca.crt" "%s  install.sh" | sha256sum -c - && $(command -v sudo) sh ./install.sh %s %[3]s`,
-		quote("https://"+address+certificatePath), quote("https://"+address+scriptPath), checksum(ca), checksum(script),
+		quote("https://"+address+certificatePath), quote("https://"+address+scriptPath), Checksum(ca), Checksum(script),
 		quote(address))
 }
 
@@ -42,9 +42,9 @@ func quote(s string) string {
 	return s
 }
 
-// hostPort returns the address in a Host header (RFC 9110, section 7.2) with its port, 443 when it names none. It reports
+// Address returns the address in a Host header (RFC 9110, section 7.2) with its port, 443 when it names none. It reports
 // false, and returns the placeholder, for what is not an address; install.sh decides in the same way.
-func hostPort(s string) (string, bool) {
+func Address(s string) (string, bool) {
 	host, port := s, "443"
 	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
 		host, port = s[:i], s[i+1:]

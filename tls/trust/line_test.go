@@ -26,33 +26,33 @@ func badAddresses() []string {
 	}
 }
 
-func TestHostPort(t *testing.T) {
+func TestAddress(t *testing.T) {
 	for _, s := range goodAddresses() {
-		if got, ok := hostPort(s); !ok || got != s {
+		if got, ok := Address(s); !ok || got != s {
 			t.Errorf("%q is %q, %v", s, got, ok)
 		}
 	}
 	for _, s := range badAddresses() {
-		if got, ok := hostPort(s); ok || got != placeholder {
+		if got, ok := Address(s); ok || got != placeholder {
 			t.Errorf("%q is %q, %v", s, got, ok)
 		}
 	}
 	for s, want := range map[string]string{"registry.lan": "registry.lan:443", "10.0.0.1": "10.0.0.1:443", "[::1]": "[::1]:443"} {
-		if got, ok := hostPort(s); !ok || got != want {
+		if got, ok := Address(s); !ok || got != want {
 			t.Errorf("%q is %q, %v", s, got, ok)
 		}
 	}
 }
 
-// FuzzHostPort: whatever a Host header says, what comes out is an address, alone on its line and without meaning for a
+// FuzzAddress: whatever a Host header says, what comes out is an address, alone on its line and without meaning for a
 // shell, HTML or a path.
-func FuzzHostPort(f *testing.F) {
+func FuzzAddress(f *testing.F) {
 	for _, s := range append(goodAddresses(), badAddresses()...) {
 		f.Add(s)
 	}
 	address := regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$`)
 	f.Fuzz(func(t *testing.T, s string) {
-		got, ok := hostPort(s)
+		got, ok := Address(s)
 		if !ok {
 			if got != placeholder {
 				t.Errorf("%q is %q", s, got)
@@ -62,7 +62,7 @@ func FuzzHostPort(f *testing.F) {
 		if !address.MatchString(got) || strings.Contains(got, "..") {
 			t.Errorf("%q is %q", s, got)
 		}
-		if again, ok := hostPort(got); !ok || again != got {
+		if again, ok := Address(got); !ok || again != got {
 			t.Errorf("%q is %q, and that is %q", s, got, again)
 		}
 		if got != s && got != s+":443" {

@@ -104,7 +104,7 @@ func (n *node) run(args ...string) (stdout, stderr string, err error) {
 // install runs the script for an address with the CA's file, and expects it to succeed.
 func (n *node) install(address string, args ...string) string {
 	n.t.Helper()
-	out, errOut, err := n.run(append([]string{address, checksum(n.ca.pem), "--ca", n.file}, args...)...)
+	out, errOut, err := n.run(append([]string{address, Checksum(n.ca.pem), "--ca", n.file}, args...)...)
 	if err != nil || errOut != "" {
 		n.t.Fatalf("%v\n%s%s", err, out, errOut)
 	}
@@ -113,7 +113,7 @@ func (n *node) install(address string, args ...string) string {
 
 func (n *node) uninstall(address string) string {
 	n.t.Helper()
-	out, errOut, err := n.run(address, checksum(n.ca.pem), "--uninstall")
+	out, errOut, err := n.run(address, Checksum(n.ca.pem), "--uninstall")
 	if err != nil || errOut != "" {
 		n.t.Fatalf("%v\n%s%s", err, out, errOut)
 	}

@@ -139,13 +139,13 @@ type view struct {
 }
 
 func (h *handler) render(host string) []byte {
-	address, ok := hostPort(host)
+	address, ok := Address(host)
 	v := view{Style: template.CSS(style), Address: address, Known: ok, Certificate: certificatePath, Script: scriptPath}
 	if h.ca != nil {
 		v.CA = true
 		v.Subject = h.ca.Subject.String()
 		v.Expires = h.ca.NotAfter.UTC().Format(time.DateOnly)
-		v.Checksum = checksum(h.pem)
+		v.Checksum = Checksum(h.pem)
 		v.Fingerprint = Fingerprint(h.ca)
 		v.Line = Line(address, h.pem)
 		v.Wget = wgetLine(address, h.pem)
@@ -157,14 +157,15 @@ func (h *handler) render(host string) []byte {
 	return b.Bytes()
 }
 
-func checksum(data []byte) string {
+// Checksum returns the SHA-256 of a file's content as sha256sum prints it.
+func Checksum(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
 }
 
 // Fingerprint returns the SHA-256 fingerprint of a certificate as openssl and browsers show it: 01:AB:….
 func Fingerprint(certificate *x509.Certificate) string {
-	digits := strings.ToUpper(checksum(certificate.Raw))
+	digits := strings.ToUpper(Checksum(certificate.Raw))
 	pairs := make([]string, 0, len(digits)/2)
 	for i := 0; i < len(digits); i += 2 {
 		pairs = append(pairs, digits[i:i+2])
