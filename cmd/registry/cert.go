@@ -1,0 +1,355 @@
+package main
+
+import (
+	"cmp"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"berth/config"
+	"berth/tls"
+	"berth/tls/trust"
+
+	"github.com/spf13/cobra"
+)
+
+func certCommand(s streams) *cobra.Command {
+	command := &cobra.Command{
+		Use:   "cert",
+		Short: "Look at the registry's certificate and its CA",
+		Long: `Look at the certificate that the registry serves with and at its own CA, and have the CA issue certificates for other
+machines. These commands read the files that the registry keeps: they work whether it runs or not, as its user or root.`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error { return command.Help() },
+	}
+	command.AddCommand(certShowCommand(s), certIssueCommand(s), certCACommand(s))
+	return command
+}
+
+func certShowCommand(s streams) *cobra.Command {
+	var address string
+	var asJSON bool
+	command := &cobra.Command{
+		Use:   "show [CONFIG]",
+		Short: "Show the certificate, the CA, and the line that makes a machine trust it",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, directory, err := s.tlsDirectory(args)
+			if err != nil {
+				return err
+			}
+			report, err := certificates(c, directory, address)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return s.printJSON(report)
+			}
+			return report.write(s)
+		},
+	}
+	command.Flags().StringVar(&address, "address", "", "HOST:PORT by which other machines reach the registry, for the trust line")
+	command.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	return command
+}
+
+func certCACommand(s streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ca [CONFIG]",
+		Short: "Print the CA's certificate as PEM",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			authority, err := s.authority(args)
+			if err != nil {
+				return err
+			}
+			_, err = s.out.Write(authority.PEM())
+			return err
+		},
+	}
+}
+
+func certIssueCommand(s streams) *cobra.Command {
+	var hosts []string
+	var directory string
+	var force bool
+	command := &cobra.Command{
+		Use:   "issue [CONFIG] --hosts NAMES [--out DIRECTORY]",
+		Short: "Issue a certificate for another server from the registry's CA",
+		Long: `Issue a certificate, valid for a year, for a server with these host names and addresses. Machines that trust the
+registry's CA for that server too accept it. certificate.pem and key.pem are written to DIRECTORY.`,
+		Example: "  registry cert issue --hosts mirror.lan,10.0.0.5 --out /etc/mirror/tls",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			authority, err := s.authority(args)
+			if err != nil {
+				return err
+			}
+			certificate, key, err := authority.Issue(hosts, time.Now())
+			if err != nil {
+				return err
+			}
+			return s.writePair(directory, certificate, key, force)
+		},
+	}
+	command.Flags().StringSliceVar(&hosts, "hosts", nil, "host names and addresses, separated by commas")
+	command.Flags().StringVar(&directory, "out", ".", "directory to write to")
+	command.Flags().BoolVar(&force, "force", false, "replace files that are there")
+	_ = command.MarkFlagRequired("hosts") // the flag is there
+	return command
+}
+
+// tlsDirectory returns the configuration and where the registry keeps certificates.
+func (s streams) tlsDirectory(args []string) (*config.Config, string, error) {
+	c, _, err := s.loadConfig(args)
+	if err != nil {
+		return nil, "", err
+	}
+	directory, err := dataDirectory(c, s.environ)
+	return c, filepath.Join(directory, "tls"), err
+}
+
+// authority returns the registry's own CA.
+func (s streams) authority(args []string) (*tls.Authority, error) {
+	c, directory, err := s.tlsDirectory(args)
+	if err != nil {
+		return nil, err
+	}
+	if c.HTTP.TLS.Mode != config.TLSAuto {
+		return nil, fmt.Errorf("http.tls.mode is %s: only auto has a CA of its own", c.HTTP.TLS.Mode)
+	}
+	return loadAuthority(c, directory)
+}
+
+func loadAuthority(c *config.Config, directory string) (*tls.Authority, error) {
+	return tls.LoadAuthority(tls.Config{
+		Directory:            directory,
+		AuthorityCertificate: c.HTTP.TLS.Auto.Certificate,
+		AuthorityKey:         c.HTTP.TLS.Auto.Key,
+	})
+}
+
+// writePair writes a certificate and its key. Both or none are replaced.
+func (s streams) writePair(directory string, certificate, key []byte, force bool) error {
+	files := []struct {
+		path    string
+		content []byte
+		mode    fs.FileMode
+	}{
+		{filepath.Join(directory, "key.pem"), key, 0o600},
+		{filepath.Join(directory, "certificate.pem"), certificate, 0o644},
+	}
+	for _, f := range files {
+		if _, err := os.Lstat(f.path); err == nil && !force {
+			return fmt.Errorf("%s is there already: name another directory with --out, or replace it with --force", f.path)
+		}
+	}
+	for _, f := range files {
+		if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := createFile(f.path, f.content, f.mode); err != nil {
+			return err
+		}
+		fmt.Fprintln(s.out, f.path)
+	}
+	return nil
+}
+
+// createFile writes a file that is not there yet.
+func createFile(path string, content []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// certificateReport is what `cert show` shows.
+type certificateReport struct {
+	Mode         string            `json:"mode"`
+	Certificates []certificateInfo `json:"certificates"`
+	CA           *certificateInfo  `json:"ca,omitempty"`
+	Address      string            `json:"address,omitempty"`
+	Trust        string            `json:"trust,omitempty"`
+}
+
+type certificateInfo struct {
+	File        string    `json:"file"`
+	Subject     string    `json:"subject"`
+	Issuer      string    `json:"issuer"`
+	Names       []string  `json:"names,omitempty"`
+	NotBefore   time.Time `json:"notBefore"`
+	NotAfter    time.Time `json:"notAfter"`
+	Fingerprint string    `json:"fingerprint"`
+	// Checksum is the SHA-256 of the file that /trust/ca.crt serves.
+	Checksum string `json:"sha256,omitempty"`
+}
+
+func newCertificateInfo(file string, c *x509.Certificate) certificateInfo {
+	names := c.DNSNames
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	return certificateInfo{
+		File: file, Subject: c.Subject.String(), Issuer: c.Issuer.String(), Names: names,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Fingerprint: trust.Fingerprint(c),
+	}
+}
+
+// certificates reads what the configured mode serves with.
+func certificates(c *config.Config, directory, address string) (*certificateReport, error) {
+	report := &certificateReport{Mode: c.HTTP.TLS.Mode}
+	for _, file := range certificateFiles(c.HTTP.TLS, directory) {
+		certificate, err := readCertificate(file)
+		if err != nil {
+			return nil, err
+		}
+		report.Certificates = append(report.Certificates, newCertificateInfo(file, certificate))
+	}
+	switch c.HTTP.TLS.Mode {
+	case config.TLSOff:
+		return nil, errors.New("http.tls.mode is off: the registry serves plain HTTP, without a certificate")
+	case config.TLSAuto:
+		authority, err := loadAuthority(c, directory)
+		if err != nil {
+			return nil, err
+		}
+		file := cmp.Or(c.HTTP.TLS.Auto.Certificate, filepath.Join(directory, "ca.pem"))
+		info := newCertificateInfo(file, authority.Certificate())
+		info.Checksum = trust.Checksum(authority.PEM())
+		report.CA = &info
+		reachable, ok := trust.Address(cmp.Or(address, trustAddress(c.HTTP)))
+		if !ok && address != "" {
+			return nil, fmt.Errorf("--address: %q is not HOST:PORT", address)
+		}
+		report.Address = reachable
+		report.Trust = trust.Line(reachable, authority.PEM())
+	}
+	return report, nil
+}
+
+// certificateFiles returns the files that the registry's certificates are in, as package tls keeps them.
+func certificateFiles(t config.TLS, directory string) []string {
+	switch t.Mode {
+	case config.TLSAuto:
+		return []string{filepath.Join(directory, "certificate.pem")}
+	case config.TLSFiles:
+		return []string{t.Certificate}
+	case config.TLSACME:
+		var files []string
+		for _, host := range t.LetsEncrypt.Hosts {
+			files = append(files, filepath.Join(cmp.Or(t.LetsEncrypt.CacheFile, filepath.Join(directory, "acme")), strings.ToLower(host)))
+		}
+		return files
+	}
+	return nil
+}
+
+// readCertificate returns the first certificate of a PEM file, which may hold a key before it.
+func readCertificate(path string) (*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no certificate yet, or it is elsewhere: %w", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate: %w", err)
+	}
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			certificate, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("read the certificate %s: %w", path, err)
+			}
+			return certificate, nil
+		}
+	}
+	return nil, fmt.Errorf("%s holds no certificate", path)
+}
+
+// trustAddress is the HOST:PORT by which other machines most likely reach the registry.
+func trustAddress(c config.HTTP) string {
+	if u, err := url.Parse(c.Host); err == nil && u.Host != "" {
+		return u.Host
+	}
+	host, port, err := net.SplitHostPort(c.Addr)
+	if err != nil {
+		return "" // a socket: the line has a placeholder
+	}
+	if n, err := net.LookupPort("tcp", port); err == nil {
+		port = fmt.Sprint(n)
+	}
+	ip, err := netip.ParseAddr(host)
+	if host != "" && (err != nil || !ip.IsUnspecified()) {
+		return net.JoinHostPort(host, port)
+	}
+	if len(c.TLS.Hosts) > 0 {
+		return net.JoinHostPort(c.TLS.Hosts[0], port)
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return net.JoinHostPort(strings.ToLower(name), port)
+}
+
+func (r *certificateReport) write(s streams) error {
+	table := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	row := func(label, value string) { fmt.Fprintf(table, "%s\t%s\n", label, value) }
+	row("mode", r.Mode)
+	for _, c := range r.Certificates {
+		row("certificate", c.File)
+		c.write(row)
+	}
+	if r.CA != nil {
+		row("CA", r.CA.File)
+		r.CA.write(row)
+	}
+	if err := table.Flush(); err != nil || r.Trust == "" {
+		return err
+	}
+	_, err := fmt.Fprintf(s.out, "\nRun this on each machine that is to trust the registry as %s:\n\n%s\n", r.Address, r.Trust)
+	return err
+}
+
+func (c *certificateInfo) write(row func(label, value string)) {
+	row("  subject", c.Subject)
+	if c.Issuer != c.Subject {
+		row("  issuer", c.Issuer)
+	}
+	if len(c.Names) > 0 {
+		row("  names", strings.Join(c.Names, ", "))
+	}
+	row("  valid", fmt.Sprintf("%s to %s (%s)", c.NotBefore.Format(time.DateOnly), c.NotAfter.Format(time.DateOnly), remaining(time.Until(c.NotAfter))))
+	row("  fingerprint", c.Fingerprint)
+	if c.Checksum != "" {
+		row("  SHA-256 of ca.crt", c.Checksum)
+	}
+}
+
+func remaining(left time.Duration) string {
+	if left < 0 {
+		return "EXPIRED"
+	}
+	return fmt.Sprintf("%d days left", left/(24*time.Hour))
+}
+
+// printJSON prints a value as people and jq read it. Lines for a shell keep their &&.
+func (s streams) printJSON(value any) error {
+	encoder := json.NewEncoder(s.out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(value)
+}

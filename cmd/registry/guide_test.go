@@ -1,0 +1,143 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"berth/tls"
+	"berth/tls/trust"
+)
+
+// TestMain lets the tests run this program as a command of its own.
+func TestMain(m *testing.M) {
+	if os.Getenv("BERTH_TEST_COMMAND") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// trusted serves a registry's /trust and an empty /v2/, with a certificate of the CA in a data directory, and returns its
+// HOST:PORT.
+func trusted(t *testing.T, directory string) string {
+	t.Helper()
+	source, err := tls.Open(tls.Config{Directory: filepath.Join(directory, "tls")}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/trust", trust.New(trust.Config{CA: source.CA()}))
+	mux.Handle("/trust/", trust.New(trust.Config{CA: source.CA()}))
+	mux.HandleFunc("/v2/", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })
+	server := &http.Server{Handler: mux}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(tls.NewListener(listener, source.Config(), nil)) })
+	t.Cleanup(func() {
+		_ = server.Close()
+		serving.Wait()
+	})
+	return listener.Addr().String()
+}
+
+// script writes an executable file.
+func script(t *testing.T, path string, lines ...string) {
+	t.Helper()
+	content := "#!/bin/sh\n" + strings.Join(lines, "\n") + "\n"
+	if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shellBlocks returns the blocks of a page that a reader would paste into a shell.
+func shellBlocks(t *testing.T, path string) []string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, part := range strings.Split(string(content), "```sh\n")[1:] {
+		block, _, ok := strings.Cut(part, "```")
+		if !ok {
+			t.Fatalf("a block does not end:\n%s", part)
+		}
+		blocks = append(blocks, block)
+	}
+	return blocks
+}
+
+// TestTrustGuide does what docs/guides/trust.md says, on a machine in a folder (DESTDIR) that has Docker. Programs that would
+// reach beyond it are stand-ins: sudo runs its arguments, and docker says what it was asked.
+func TestTrustGuide(t *testing.T) {
+	for _, tool := range []string{"curl", "sha256sum"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatalf("%s is not installed", tool)
+			}
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	data, machine, bin, work := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
+	address := trusted(t, data)
+	if err := os.MkdirAll(filepath.Join(machine, "etc/docker"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script(t, filepath.Join(bin, "registry"), `BERTH_TEST_COMMAND=1 exec `+self+` "$@"`)
+	script(t, filepath.Join(bin, "sudo"), `exec "$@"`)
+	script(t, filepath.Join(bin, "docker"), `echo "docker $*"`)
+	guide := guideRunner{t, work, []string{
+		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + work, "DESTDIR=" + machine,
+		"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + data,
+	}}
+	installed := filepath.Join(machine, "etc/docker/certs.d", address, "ca.crt")
+	var all strings.Builder
+	for i, block := range shellBlocks(t, "../../docs/guides/trust.md") {
+		block = strings.ReplaceAll(block, "registry.lan:5000", address)
+		if i == 1 { // the reader pasted the line before this
+			guide.run("registry cert show --address " + address + " | tail -n 1 | sh")
+		}
+		all.WriteString(guide.run(block))
+		if _, err := os.Stat(installed); strings.Contains(block, "install.sh") && (err == nil) == strings.Contains(block, "--uninstall") {
+			t.Errorf("after\n%s%s is there: %v", block, installed, err == nil)
+		}
+	}
+	for _, want := range []string{"docker login " + address, "--config buildkitd.toml", "installed  ", "unchanged  ", "removed  ", "mirror/key.pem"} {
+		if !strings.Contains(all.String(), want) {
+			t.Errorf("%q is not in\n%s", want, all.String())
+		}
+	}
+}
+
+type guideRunner struct {
+	t         *testing.T
+	directory string
+	environ   []string
+}
+
+// run runs a block as a reader does, and expects it to succeed.
+func (g guideRunner) run(block string) string {
+	g.t.Helper()
+	command := exec.CommandContext(g.t.Context(), "sh", "-eu", "-c", block)
+	command.Dir, command.Env = g.directory, g.environ
+	out, err := command.CombinedOutput()
+	if err != nil {
+		g.t.Fatalf("%v\n%s\n%s", err, block, out)
+	}
+	return string(out)
+}
