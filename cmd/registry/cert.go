@@ -129,15 +129,7 @@ func (s streams) authority(args []string) (*tls.Authority, error) {
 	if c.HTTP.TLS.Mode != config.TLSAuto {
 		return nil, fmt.Errorf("http.tls.mode is %s: only auto has a CA of its own", c.HTTP.TLS.Mode)
 	}
-	return loadAuthority(c, directory)
-}
-
-func loadAuthority(c *config.Config, directory string) (*tls.Authority, error) {
-	return tls.LoadAuthority(tls.Config{
-		Directory:            directory,
-		AuthorityCertificate: c.HTTP.TLS.Auto.Certificate,
-		AuthorityKey:         c.HTTP.TLS.Auto.Key,
-	})
+	return tls.LoadAuthority(tlsConfig(c.HTTP, directory))
 }
 
 // writePair writes a certificate and its key. Both or none are replaced.
@@ -223,7 +215,7 @@ func certificates(c *config.Config, directory, address string) (*certificateRepo
 	case config.TLSOff:
 		return nil, errors.New("http.tls.mode is off: the registry serves plain HTTP, without a certificate")
 	case config.TLSAuto:
-		authority, err := loadAuthority(c, directory)
+		authority, err := tls.LoadAuthority(tlsConfig(c.HTTP, directory))
 		if err != nil {
 			return nil, err
 		}

@@ -1,19 +1,11 @@
 package main
 
 import (
-	"io"
-	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-
-	"berth/tls"
-	"berth/tls/trust"
 )
 
 // TestMain lets the tests run this program as a command of its own.
@@ -25,30 +17,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// trusted serves a registry's /trust and an empty /v2/, with a certificate of the CA in a data directory, and returns its
-// HOST:PORT.
+// trusted serves a registry from a data directory until the test ends, and returns its HOST:PORT.
 func trusted(t *testing.T, directory string) string {
 	t.Helper()
-	source, err := tls.Open(tls.Config{Directory: filepath.Join(directory, "tls")}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/trust", trust.New(trust.Config{CA: source.CA()}))
-	mux.Handle("/trust/", trust.New(trust.Config{CA: source.CA()}))
-	mux.HandleFunc("/v2/", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })
-	server := &http.Server{Handler: mux}
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(tls.NewListener(listener, source.Config(), nil)) })
-	t.Cleanup(func() {
-		_ = server.Close()
-		serving.Wait()
-	})
-	return listener.Addr().String()
+	r := serve(t, directory)
+	t.Cleanup(func() { r.end(t) })
+	return strings.TrimPrefix(r.url(), "https://")
 }
 
 // script writes an executable file.
