@@ -21,6 +21,7 @@ CLIENTS   := $(addprefix $(BIN)/,conformance crane oras)
 LINT      := $(BIN)/staticcheck
 PEER      := $(BIN)/distribution
 
+BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd)
 .PHONY: help
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +35,8 @@ test: requirements check cross unit conformance ## Check, build and test everyth
 
 .PHONY: requirements
 requirements: ## Install what the tests need and Go does not bring (Debian, as root)
-	@tools/install-debian.sh gcc libc6-dev busybox-static curl dash shellcheck wget
+	@tools/install-debian.sh gcc libc6-dev busybox-static curl dash shellcheck wget \
+		containerd docker.io iproute2 iptables podman runc skopeo util-linux
 
 .PHONY: check
 check: $(LINT) ## Check the format and what can be seen without running
@@ -55,11 +57,11 @@ $(PLATFORMS:%=cross/%): cross/%:
 unit: ## Test the packages with the race detector, the seeds of the fuzz tests included
 	if [ -n "$${CI:-}" ] || tools/has-c.sh; then race=-race; export CGO_ENABLED=1; \
 	else race=; echo "without the race detector: there is no C compiler"; fi; \
-	go test $$race $$(go list ./... | grep -v '^berth/conformance$$')
+	go test $$race $$(go list ./... | grep -Ev '^berth/conformance(/clients)?$$')
 
 .PHONY: conformance
-conformance: $(CLIENTS) ## Test the program from outside: official suite, clients, kill -9, full disks
-	BERTH_TOOLS=$(CURDIR)/$(BIN) go test -v -count=1 -timeout 20m ./conformance
+conformance: $(CLIENTS) $(BUILDERS) ## Test the program from outside: official suite, clients, kill -9, full disks
+	BERTH_TOOLS=$(CURDIR)/$(BIN) go test -v -count=1 -timeout 20m -p 1 ./conformance ./conformance/clients
 
 .PHONY: conformance-table
 conformance-table: $(CLIENTS) ## Write docs/conformance.md
@@ -86,7 +88,7 @@ cover: ## Report how much the packages' own tests cover
 	go tool cover -func .cache/cover | tail -n 1
 
 .PHONY: tools
-tools: $(CLIENTS) $(LINT) $(PEER) ## Build the pinned programs that the checks run
+tools: $(CLIENTS) $(LINT) $(PEER) $(BUILDERS) ## Build the pinned programs that the checks run
 
 $(CLIENTS) $(LINT) &: tools/go.mod tools/go.sum
 	go build -C tools -trimpath -o $(CURDIR)/$(BIN)/ tool
@@ -96,5 +98,9 @@ $(PEER): tools/peers/go.mod tools/peers/go.sum
 	go build -C tools/peers -trimpath -o $(CURDIR)/$(PEER) github.com/distribution/distribution/v3/cmd/registry
 
 .PHONY: clean
+$(BUILDERS) &: tools/builders/go.mod tools/builders/go.sum
+	go build -C tools/builders -trimpath -o $(CURDIR)/$(BIN)/ tool
+	touch $(BUILDERS)
+
 clean: ## Remove what was built
 	rm -rf .cache dist
