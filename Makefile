@@ -14,15 +14,14 @@ export GOFLAGS     += -buildvcs=false
 
 BIN       := .cache/bin
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-BUILT     ?= $(shell git log -1 --format=%cI 2>/dev/null)
-LDFLAGS   := -s -w -X main.version=$(VERSION) -X main.built=$(BUILT)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
 PLATFORMS := linux/amd64 linux/arm64 linux/arm/7
 FUZZTIME  ?= 10s
-CLIENTS   := $(addprefix $(BIN)/,conformance crane oras pebble)
+CLIENTS   := $(addprefix $(BIN)/,conformance crane oras)
 LINT      := $(BIN)/staticcheck
 PEER      := $(BIN)/distribution
-BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd)
 
+BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd)
 .PHONY: help
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,10 +97,10 @@ $(CLIENTS) $(LINT) &: tools/go.mod tools/go.sum
 $(PEER): tools/peers/go.mod tools/peers/go.sum
 	go build -C tools/peers -trimpath -o $(CURDIR)/$(PEER) github.com/distribution/distribution/v3/cmd/registry
 
+.PHONY: clean
 $(BUILDERS) &: tools/builders/go.mod tools/builders/go.sum
 	go build -C tools/builders -trimpath -o $(CURDIR)/$(BIN)/ tool
 	touch $(BUILDERS)
 
-.PHONY: clean
 clean: ## Remove what was built
 	rm -rf .cache dist
