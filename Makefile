@@ -14,13 +14,13 @@ export GOFLAGS     += -buildvcs=false
 
 BIN       := .cache/bin
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS   := -s -w -X main.version=$(VERSION)
+BUILT     ?= $(shell git log -1 --format=%cI 2>/dev/null)
+LDFLAGS   := -s -w -X main.version=$(VERSION) -X main.built=$(BUILT)
 PLATFORMS := linux/amd64 linux/arm64 linux/arm/7
 FUZZTIME  ?= 10s
 CLIENTS   := $(addprefix $(BIN)/,conformance crane oras)
 LINT      := $(BIN)/staticcheck
 PEER      := $(BIN)/distribution
-
 BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd)
 .PHONY: help
 help: ## List what there is to make
