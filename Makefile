@@ -18,7 +18,7 @@ BUILT     ?= $(shell git log -1 --format=%cI 2>/dev/null)
 LDFLAGS   := -s -w -X main.version=$(VERSION) -X main.built=$(BUILT)
 PLATFORMS := linux/amd64 linux/arm64 linux/arm/7
 FUZZTIME  ?= 10s
-CLIENTS   := $(addprefix $(BIN)/,conformance crane oras)
+CLIENTS   := $(addprefix $(BIN)/,conformance crane oras pebble pebble-challtestsrv)
 LINT      := $(BIN)/staticcheck
 PEER      := $(BIN)/distribution
 BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd)
