@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"berth/atomicfile"
 )
 
 // The files of Directory.
@@ -302,10 +304,10 @@ func (a *auto) replace(reason string, names []string, l life) error {
 
 // keep writes the pair. A crash between the two files leaves a pair that does not match, which the next start replaces.
 func (a *auto) keep(made pemPair) error {
-	if err := writeFile(a.config.path(keyFile), made.key, 0o600); err != nil {
+	if err := atomicfile.Write(a.config.path(keyFile), made.key, 0o600); err != nil {
 		return err
 	}
-	return writeFile(a.config.path(certificateFile), made.certificate, 0o644)
+	return atomicfile.Write(a.config.path(certificateFile), made.certificate, 0o644)
 }
 
 func (a *auto) serve(pair *tls.Certificate) {

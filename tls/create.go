@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"berth/atomicfile"
 )
 
 // createAuthority makes the CA of Directory, and reports false when another process was faster. The key comes first: a crash after it
@@ -39,7 +41,7 @@ func (c Config) createAuthority(now time.Time, host string) (created bool, err e
 	if err != nil {
 		return false, err
 	}
-	return createFile(c.path(authorityFile), encodeCertificate(der), 0o644)
+	return atomicfile.Create(c.path(authorityFile), encodeCertificate(der), 0o644)
 }
 
 // authorityKey returns the key that the directory holds after a new one was offered to it.
@@ -54,7 +56,7 @@ func (c Config) authorityKey() (*ecdsa.PrivateKey, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := createFile(path, encoded, 0o600); err != nil {
+		if _, err := atomicfile.Create(path, encoded, 0o600); err != nil {
 			return nil, err
 		}
 	}

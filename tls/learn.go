@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"berth/atomicfile"
 )
 
 // mostLearnt bounds what requests can add to the certificate in all the time that the directory exists.
@@ -62,5 +64,5 @@ func readLearnt(path string) ([]string, error) {
 }
 
 func writeLearnt(path string, names []string) error {
-	return writeFile(path, []byte(strings.Join(names, "\n")+"\n"), 0o644)
+	return atomicfile.Write(path, []byte(strings.Join(names, "\n")+"\n"), 0o644)
 }

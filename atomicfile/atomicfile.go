@@ -1,4 +1,9 @@
-package tls
+// Package atomicfile puts whole files in place: a reader finds the old content or the new one, and after a power loss so
+// does the next start. What was written is synced, with its directory, before a call returns.
+//
+// It fails with the errors of package os, and leaves nothing behind then but what a crash in the middle leaves: a file
+// whose name begins with .new-.
+package atomicfile
 
 import (
 	"errors"
@@ -8,20 +13,45 @@ import (
 	"syscall"
 )
 
-// writeFile puts a whole file in place or leaves what was there.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
+// Write puts a file in place of whatever is there, whose owner it keeps where it may. A file that is mounted by itself, as
+// containers have it, can't be replaced: it is written over, and a crash then may leave a part.
+func Write(path string, data []byte, mode fs.FileMode) error {
 	temporary, err := writeTemporary(path, data, mode)
 	if err != nil {
 		return err
 	}
+	keepOwner(temporary, path)
 	if err := os.Rename(temporary, path); err != nil {
+		if errors.Is(err, syscall.EBUSY) {
+			err = overwrite(path, data)
+		}
 		return errors.Join(err, os.Remove(temporary))
 	}
 	return syncDirectory(filepath.Dir(path))
 }
 
-// createFile puts a whole file in place, or reports false when there is one: of several who try at once one succeeds.
-func createFile(path string, data []byte, mode fs.FileMode) (created bool, err error) {
+// keepOwner gives a new file to the owner of the one that it replaces. Without root that fails, and the file is whose it is.
+func keepOwner(temporary, path string) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+		_ = os.Chown(temporary, int(owner.Uid), int(owner.Gid))
+	}
+}
+
+func overwrite(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// Create puts a file in place, or reports false when there is one: of several who try at once one succeeds.
+func Create(path string, data []byte, mode fs.FileMode) (created bool, err error) {
 	temporary, err := writeTemporary(path, data, mode)
 	if err != nil {
 		return false, err
