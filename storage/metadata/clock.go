@@ -35,9 +35,7 @@ func (s *Store) Clock(ctx context.Context) (now, noted time.Time, err error) {
 // uploads too.
 func (s *Store) NoteClock(ctx context.Context, now time.Time) error {
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
-		_, err := t.exec(ctx, `INSERT INTO settings (name, value) VALUES ('clock', $1)
-			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, strconv.AppendInt(nil, now.UnixMilli(), 10))
-		return err
+		return setSetting(ctx, t, "clock", strconv.AppendInt(nil, now.UnixMilli(), 10))
 	})
 }
 
@@ -63,4 +61,17 @@ func (s *Store) SetSettingOnce(ctx context.Context, name string, value []byte) (
 		return t.row(ctx, `SELECT value FROM settings WHERE name = $1`, name).Scan(&kept)
 	})
 	return kept, err
+}
+
+// SetSetting keeps value under a name, in place of what was there.
+func (s *Store) SetSetting(ctx context.Context, name string, value []byte) error {
+	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		return setSetting(ctx, t, name, value)
+	})
+}
+
+func setSetting(ctx context.Context, t *tx, name string, value []byte) error {
+	_, err := t.exec(ctx, `INSERT INTO settings (name, value) VALUES ($1, $2)
+		ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
+	return err
 }

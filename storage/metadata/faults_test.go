@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"berth/storage/metadata"
 	"berth/storage/metadata/metatest"
@@ -29,7 +30,8 @@ type step struct {
 type scenario func(ctx context.Context, s *metadata.Store, round int) ([]step, error)
 
 func scenarios() map[string]scenario {
-	return map[string]scenario{"Uploads": uploadSteps, "Manifests": manifestSteps, "Deletes": deleteSteps, "Upkeep": upkeepSteps}
+	return map[string]scenario{"Uploads": uploadSteps, "Manifests": manifestSteps, "Deletes": deleteSteps, "Upkeep": upkeepSteps,
+		"Robots": robotSteps}
 }
 
 // quick lets no time pass: leases, graces and uploads are over at once.
@@ -371,6 +373,41 @@ func upkeepSteps(ctx context.Context, s *metadata.Store, round int) ([]step, err
 			return nil
 		}},
 	}, err
+}
+
+// robotSteps makes two robots, of which one goes again.
+func robotSteps(_ context.Context, _ *metadata.Store, round int) ([]step, error) {
+	id, used := fmt.Sprint("robot-", round), time.UnixMilli(1_700_000_000_000)
+	add := func(id string) func(context.Context, *metadata.Store) error {
+		return func(ctx context.Context, s *metadata.Store) error {
+			_, err := s.AddRobot(ctx, metadata.Robot{ID: id, Name: id, Repositories: []string{"**"}, Actions: "pull"}, []byte(id), time.Hour)
+			return err
+		}
+	}
+	get := func(id string) func(context.Context, *metadata.Store) error {
+		return func(ctx context.Context, s *metadata.Store) error {
+			_, err := s.Robot(ctx, id)
+			return err
+		}
+	}
+	gone := add(id + "-gone")
+	return []step{
+		{name: "add robot", call: add(id), repeated: metadata.ErrExists, check: get(id)},
+		{name: "add and delete robot", call: func(ctx context.Context, s *metadata.Store) error {
+			if err := gone(ctx, s); err != nil && !errors.Is(err, metadata.ErrExists) {
+				return err
+			}
+			return s.DeleteRobot(ctx, id+"-gone")
+		}, check: isGone(get(id + "-gone"))},
+		{name: "note use", call: func(ctx context.Context, s *metadata.Store) error {
+			return s.NoteRobotUses(ctx, map[string]time.Time{id: used})
+		}, check: func(ctx context.Context, s *metadata.Store) error {
+			if r, err := s.Robot(ctx, id); err != nil || !r.LastUsedAt.Equal(used) {
+				return fmt.Errorf("last used %v: %w", r.LastUsedAt, err)
+			}
+			return nil
+		}},
+	}, nil
 }
 
 // keyUsed checks in how many places a key is.

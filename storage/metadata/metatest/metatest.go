@@ -42,6 +42,7 @@ func Run(t *testing.T, open Open) {
 		{"Lists", listTests()},
 		{"Keys", keyTests()},
 		{"Facts", factTests()},
+		{"Robots", robotTests()},
 		{"Walk", walkTests()},
 		{"Concurrent", concurrentTests()},
 	} {
