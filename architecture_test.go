@@ -37,7 +37,10 @@ func rules() map[string][]string {
 		"storage/metadata/metatest":         {"storage", "storage/metadata", "storage/storagetest"},
 		"filelock":                          {},
 		"atomicfile":                        {},
-		"auth":                              {},
+		"filewatch":                         {},
+		"auth":                              {"auth/access", "auth/token", "atomicfile", "filewatch"},
+		"auth/access":                       {},
+		"auth/token":                        {},
 		"config":                            {},
 		"tls":                               {"atomicfile"},
 		"tls/trust":                         {},
@@ -53,13 +56,18 @@ func rules() map[string][]string {
 // dependencies are the modules that the code of this one imports. Each has a line in ARCHITECTURE.md that says what for.
 func dependencies() []string {
 	return []string{
+		"github.com/go-jose/go-jose/v4",
+		"github.com/maypok86/otter/v2",
 		"github.com/opencontainers/go-digest",
 		"github.com/opencontainers/image-spec",
 		"github.com/pressly/goose/v3",
 		"github.com/spf13/cobra",
 		"go.yaml.in/yaml/v3",
 		"golang.org/x/crypto",
+		"golang.org/x/sync",
 		"golang.org/x/sys",
+		"golang.org/x/term",
+		"golang.org/x/time",
 		"modernc.org/sqlite",
 	}
 }

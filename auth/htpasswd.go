@@ -1,24 +1,23 @@
-// Package auth says who a client is: it checks a user name and password against bcrypt hashes, as htpasswd -B writes them.
-//
-// It guarantees that a wrong password and an unknown user take the same time where all hashes have the same cost, and that
-// neither passwords nor hashes get into its errors. It does not limit how often or how many at a time may try, each try
-// costs what the hash's cost says, and a file is read once: later changes are not noticed. As everywhere with bcrypt, only the
-// first 72 bytes of a password count.
-//
-// A file with an entry that can't be used is refused as a whole: whoever wrote it expected that user to get in.
 package auth
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/bcrypt"
 )
+
+// nobody is the hash of a password that was thrown away: what to compare with where there are no users.
+const nobody = "$2a$10$YVueafX05ivQInn68TR3YO6Siv97PUnenGMIEFIp6sPoZ7tkrXe1m"
 
 // Users holds the hashes of passwords. It does not change, so that any number of goroutines may use it.
 type Users struct {
@@ -27,7 +26,8 @@ type Users struct {
 }
 
 // OpenHtpasswd reads a file of lines of the form user:hash. Blank lines and those that begin with # are skipped. It fails
-// when the file can't be read, has no users, has one twice, or has a hash other than bcrypt's; the error names the line.
+// when the file can't be read, has a user twice, or has a hash other than bcrypt's; the error names the line. A file without
+// users is one that lets nobody in.
 func OpenHtpasswd(path string) (*Users, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -56,7 +56,7 @@ func ParseHtpasswd(data []byte) (*Users, error) {
 		}
 	}
 	if len(users.hashes) == 0 {
-		return nil, errors.New("there are no users in it: add one with htpasswd -B")
+		users.costliest = []byte(nobody)
 	}
 	return users, nil
 }
@@ -130,12 +130,26 @@ func notInSum(r rune) bool {
 	return true
 }
 
-// Verify reports whether the user is known and the password is theirs. For users that are unknown it works as hard as
-// for the one with the costliest hash, so that the time it takes does not tell who is there.
-func (u *Users) Verify(user, password string) bool {
-	hash, known := u.hashes[user]
+// Names returns the users, sorted.
+func (u *Users) Names() []string { return slices.Sorted(maps.Keys(u.hashes)) }
+
+// entry returns a user's hash. For users that are unknown it is the one that takes longest to compare with, so that the time
+// it takes does not tell who is there.
+func (u *Users) entry(user string) (hash []byte, known bool) {
+	hash, known = u.hashes[user]
 	if !known {
 		hash = u.costliest
 	}
-	return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && known
+	return hash, known
+}
+
+// generation tells a user's credential from the one before and the one after it, and nothing else. It is empty for users
+// that are unknown.
+func (u *Users) generation(user string) string {
+	hash, known := u.hashes[user]
+	if !known {
+		return ""
+	}
+	sum := sha256.Sum256(append([]byte("generation of "+user+":"), hash...))
+	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }

@@ -41,3 +41,8 @@ func HashPassword(password []byte, cost int) (string, error) {
 	}
 	return string(hash), nil
 }
+
+// ComparePassword reports whether a password is the one of a hash.
+func ComparePassword(hash []byte, password string) bool {
+	return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil
+}

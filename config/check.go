@@ -26,6 +26,7 @@ func (l *loader) check(c *Config) {
 	l.checkHeaders(c.HTTP.Headers)
 	l.checkTLS(&c.HTTP.TLS)
 	l.checkAuth(&c.Auth)
+	l.checkAccess(c)
 	l.checkTimes(c)
 }
 
@@ -99,22 +100,6 @@ func validHeader(name string) bool {
 	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	})
-}
-
-func (l *loader) checkAuth(a *Auth) {
-	if a.Method == AuthHTPasswd && a.HTPasswd.Path == "" {
-		l.failAt("auth.htpasswd.path", "is missing: name the file that htpasswd -B writes")
-	}
-	if controls(a.HTPasswd.Realm) {
-		l.failAt("auth.htpasswd.realm", "must not hold line breaks or control characters")
-	}
-	// bcrypt reads no more than 72 bytes.
-	if len(a.InitialPassword) > 72 {
-		l.failAt("auth.initialpassword", "must not be longer than 72 bytes")
-	}
-	if a.Method != AuthInitial {
-		l.unused("auth.initialpassword")
-	}
 }
 
 // checkTimes reports zeros that would make a loop spin, or lose pushes and running downloads.

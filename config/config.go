@@ -36,14 +36,19 @@ type Config struct {
 	Version string `yaml:"version"`
 	Log     Log    `yaml:"log"`
 	// LogLevel is distribution's old name of log.level. Load moves it there.
-	LogLevel   string     `yaml:"loglevel,omitempty" oneof:"debug info warn error"`
-	HTTP       HTTP       `yaml:"http"`
-	Storage    Storage    `yaml:"storage"`
-	Metadata   Metadata   `yaml:"metadata,omitempty"`
-	Auth       Auth       `yaml:"auth"`
-	GC         GC         `yaml:"gc"`
-	Validation Validation `yaml:"validation"`
-	Catalog    Catalog    `yaml:"catalog"`
+	LogLevel string   `yaml:"loglevel,omitempty" oneof:"debug info warn error"`
+	HTTP     HTTP     `yaml:"http"`
+	Storage  Storage  `yaml:"storage"`
+	Metadata Metadata `yaml:"metadata,omitempty"`
+	Auth     Auth     `yaml:"auth"`
+	// Access are the rules that say what users may do. Nil lets whoever is logged in do everything.
+	Access []AccessRule `yaml:"access,omitempty"`
+	// Groups are users by the name of their group, for Access.
+	Groups     map[string][]string `yaml:"groups,omitempty"`
+	Audit      Audit               `yaml:"audit,omitempty"`
+	GC         GC                  `yaml:"gc"`
+	Validation Validation          `yaml:"validation"`
+	Catalog    Catalog             `yaml:"catalog"`
 }
 
 // Log says what is logged and how.
@@ -228,16 +233,19 @@ type SQLite struct {
 const (
 	AuthInitial  = ""         // one user, admin, with Auth.InitialPassword or a generated password
 	AuthHTPasswd = "htpasswd" // the users of Auth.HTPasswd.Path
+	AuthToken    = "token"    // whoever has a token of the server in Auth.Token
 	AuthNone     = "none"     // everybody may do everything
 )
 
 // Auth says who may use the registry.
 type Auth struct {
-	// Method is AuthInitial, AuthHTPasswd or AuthNone.
-	Method   string   `yaml:"-" choice:"htpasswd none"`
+	// Method is AuthInitial, AuthHTPasswd, AuthToken or AuthNone.
+	Method   string   `yaml:"-" choice:"htpasswd token none"`
 	HTPasswd HTPasswd `yaml:"htpasswd"`
+	Token    Token    `yaml:"token"`
 	// InitialPassword is the password of admin when Method is AuthInitial; empty means that one is generated.
 	InitialPassword Secret `yaml:"initialpassword,omitempty"`
+	Tokens          Tokens `yaml:"tokens"`
 }
 
 // MarshalYAML leaves out the methods that are not in use.
@@ -245,10 +253,12 @@ func (a Auth) MarshalYAML() (any, error) {
 	switch a.Method {
 	case AuthNone:
 		return AuthNone, nil
+	case AuthToken:
+		return map[string]any{AuthToken: a.Token}, nil
 	case AuthHTPasswd:
-		return map[string]any{AuthHTPasswd: a.HTPasswd}, nil
+		return map[string]any{AuthHTPasswd: a.HTPasswd, "tokens": a.Tokens}, nil
 	}
-	return map[string]any{"initialpassword": a.InitialPassword}, nil
+	return map[string]any{"initialpassword": a.InitialPassword, "tokens": a.Tokens}, nil
 }
 
 // HTPasswd is a file of users and bcrypt hashes.
@@ -256,6 +266,45 @@ type HTPasswd struct {
 	Realm string `yaml:"realm"`
 	// Path is set when Auth.Method is AuthHTPasswd.
 	Path string `yaml:"path"`
+}
+
+// Token is another server that makes tokens, whose scopes alone say what their bearers may do.
+type Token struct {
+	// Realm is the server's URL. With AutoRedirect it is AutoRedirectPath on the host that the client used.
+	Realm   string `yaml:"realm"`
+	Service string `yaml:"service"`
+	Issuer  string `yaml:"issuer"`
+	// RootCertBundle is a PEM file with certificates of the server's keys, JWKS a file with a JSON Web Key Set. One is set.
+	RootCertBundle    string   `yaml:"rootcertbundle,omitempty"`
+	JWKS              string   `yaml:"jwks,omitempty"`
+	AutoRedirect      bool     `yaml:"autoredirect,omitempty"`
+	AutoRedirectPath  string   `yaml:"autoredirectpath,omitempty"`
+	SigningAlgorithms []string `yaml:"signingalgorithms,omitempty"`
+}
+
+// Tokens are those that the registry makes itself.
+type Tokens struct {
+	// Refresh lets clients log in once and keep a token instead of the password.
+	Refresh bool `yaml:"refresh,omitempty"`
+	// Lifetime is how long a token is good for, at least a minute.
+	Lifetime time.Duration `yaml:"lifetime"`
+	// Key is the PEM file with the keys that sign; empty means one that the registry makes in its data directory.
+	Key string `yaml:"key,omitempty"`
+}
+
+// AccessRule allows Actions to Users and Groups, and Anonymous to everybody, on Repositories.
+type AccessRule struct {
+	Repositories []string `yaml:"repositories"`
+	Users        []string `yaml:"users,omitempty"`
+	Groups       []string `yaml:"groups,omitempty"`
+	Actions      []string `yaml:"actions,omitempty"`
+	Anonymous    []string `yaml:"anonymous,omitempty"`
+}
+
+// Audit says where the records of logins, denials and changes go.
+type Audit struct {
+	// Output is stdout, stderr or the path of a file. Empty means nowhere.
+	Output string `yaml:"output,omitempty"`
 }
 
 // GC is about online garbage collection.
@@ -325,7 +374,7 @@ func defaults() *Config {
 			Delete:      Delete{Enabled: true},
 			Maintenance: Maintenance{UploadPurging: UploadPurging{Enabled: true, Age: 7 * day, Interval: day}},
 		},
-		Auth:       Auth{HTPasswd: HTPasswd{Realm: "Registry"}},
+		Auth:       Auth{HTPasswd: HTPasswd{Realm: "Registry"}, Tokens: Tokens{Lifetime: 5 * time.Minute}},
 		GC:         GC{Interval: time.Minute, Lease: day, Grace: day},
 		Validation: Validation{Manifests: ManifestsValidation{Indexes: Indexes{Platforms: "all"}}},
 		Catalog:    Catalog{MaxEntries: 1000},

@@ -47,6 +47,9 @@ func TestEnvironment(t *testing.T) {
 			get: func(c *Config) any { return c.Auth.Method + c.Auth.HTPasswd.Realm + c.Auth.HTPasswd.Path }, want: "htpasswdRegistry Realm/auth/htpasswd"},
 		"auth by its keys": {environ: []string{"AUTH_HTPASSWD_PATH=/p"}, get: func(c *Config) any { return c.Auth.Method }, want: AuthHTPasswd},
 		"auth as YAML":     {environ: []string{"AUTH={htpasswd: {realm: localhost, path: /p}}"}, get: func(c *Config) any { return c.Auth.Method + c.Auth.HTPasswd.Path }, want: "htpasswd/p"},
+		"access rules":     {environ: []string{"ACCESS_0_REPOSITORIES_0=**", "ACCESS_0_ANONYMOUS_0=pull"}, get: func(c *Config) any { return c.Access[0].Repositories[0] + c.Access[0].Anonymous[0] }, want: "**pull"},
+		"access as YAML":   {environ: []string{"ACCESS=[{repositories: [a], users: [b], actions: [push]}]"}, get: func(c *Config) any { return c.Access[0].Users[0] + c.Access[0].Actions[0] }, want: "bpush"},
+		"token server":     {environ: []string{"AUTH=token", "AUTH_TOKEN_REALM=https://a/t", "AUTH_TOKEN_SERVICE=s", "AUTH_TOKEN_ISSUER=i", "AUTH_TOKEN_ROOTCERTBUNDLE=/r"}, get: func(c *Config) any { return c.Auth.Method + c.Auth.Token.RootCertBundle }, want: "token/r"},
 		"auth none":        {file: "auth: {htpasswd: {path: /p}}", environ: []string{"AUTH=none"}, get: func(c *Config) any { return c.Auth.Method + c.Auth.HTPasswd.Path }, want: AuthNone},
 		"auth replaced":    {file: "auth: {token: {realm: a}}", environ: []string{"AUTH={htpasswd: {path: /p}}"}, get: func(c *Config) any { return c.Auth.Method }, want: AuthHTPasswd},
 		"auth kept":        {file: "auth: {htpasswd: {path: /p}}", environ: []string{"AUTH=htpasswd"}, get: func(c *Config) any { return c.Auth.HTPasswd.Path }, want: "/p"},
@@ -108,7 +111,7 @@ func TestEnvironmentProblems(t *testing.T) {
 		"list as a word":   {environ: []string{"HTTP_TLS_HOSTS=a,b"}, want: "REGISTRY_HTTP_TLS_HOSTS: http.tls.hosts: must be a list such as [a, b]"},
 		"list, not YAML":   {environ: []string{"HTTP_TLS_HOSTS=[a"}, want: "REGISTRY_HTTP_TLS_HOSTS: http.tls.hosts: not valid YAML"},
 		"header as a word": {environ: []string{"HTTP_HEADERS_A=b"}, want: "REGISTRY_HTTP_HEADERS_A: http.headers.a: must be a list"},
-		"unknown method":   {environ: []string{"AUTH=ldap"}, want: "REGISTRY_AUTH: auth: must be one of htpasswd, none"},
+		"unknown method":   {environ: []string{"AUTH=ldap"}, want: "REGISTRY_AUTH: auth: must be one of htpasswd, token, none"},
 		"unknown driver":   {environ: []string{"STORAGE=floppy"}, want: "REGISTRY_STORAGE: storage: must be one of filesystem"},
 		"driver as a list": {environ: []string{"STORAGE=[a]"}, want: "REGISTRY_STORAGE: storage: must be one of filesystem"},
 		"s3":               {environ: []string{"STORAGE=s3", "STORAGE_S3_BUCKET=a"}, want: "REGISTRY_STORAGE: storage.s3: this version does not have it"},
@@ -118,11 +121,11 @@ func TestEnvironmentProblems(t *testing.T) {
 		"two methods in one": {environ: []string{"AUTH={none: , htpasswd: {path: p}}"}, want: "REGISTRY_AUTH: auth: only one of none (REGISTRY_AUTH), htpasswd (REGISTRY_AUTH) can be used"},
 		"proxy":              {environ: []string{"PROXY_REMOTEURL=https://registry-1.docker.io"}, want: "REGISTRY_PROXY_REMOTEURL: proxy: this version does not have it"},
 		"secret of a proxy":  {environ: []string{"PROXY_PASSWORD_FILE=/x"}, want: "REGISTRY_PROXY_PASSWORD_FILE: proxy: this version does not have it"},
-		"list of rules":      {environ: []string{"ACCESS_0_USER=a"}, want: "REGISTRY_ACCESS_0_USER: access: this version does not have it"},
+		"list of rules":      {environ: []string{"RETENTION_0_KEEP=1"}, want: "REGISTRY_RETENTION_0_KEEP: retention: this version does not have it"},
 		"acme":               {environ: []string{"HTTP_TLS_MODE=acme"}, want: "REGISTRY_HTTP_TLS_MODE: http.tls.letsencrypt.hosts: is missing"},
 		"list in the way":    {file: "http: [a]", environ: []string{"HTTP_ADDR=:1", "HTTP_TLS_HOSTS_0=a"}, want: "r.yml:2: http: must be a section, not a list"},
 		"map in the way":     {file: "http: {tls: {hosts: {a: b}}}", environ: []string{"HTTP_TLS_HOSTS_0=a"}, want: "r.yml:2: http.tls.hosts: must be a list"},
-		"auth in the way":    {file: "auth: [a]", environ: []string{"AUTH=none"}, want: "auth: must be one of htpasswd, none"},
+		"auth in the way":    {file: "auth: [a]", environ: []string{"AUTH=none"}, want: "auth: must be one of htpasswd, token, none"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := parse(t, "version: 0.1\n"+tt.file, registry(tt.environ)...)

@@ -33,10 +33,7 @@ func unsupported() []row {
 	const remove = "remove it"
 	return []row{
 		// Berth's own keys.
-		{key: "access", refused: true, note: "remove it; every user may do everything"},
-		{key: "auth.tokens", below: "refresh", refused: true, note: remove},
 		{key: "gc.rate"},
-		{key: "groups", refused: true, note: remove},
 		{key: "immutability", refused: true, note: remove},
 		{key: "indexes", refused: true, note: "see validation.manifests.indexes"},
 		{key: "metadata.postgres", below: "dsn", refused: true, note: "use metadata.sqlite.path"},
@@ -62,8 +59,6 @@ func unsupported() []row {
 		{key: "storage.tag", below: "concurrencylimit"},
 
 		// Distribution's access control.
-		{key: "auth.token", below: "realm service issuer rootcertbundle autoredirect autoredirectpath signingalgorithms " +
-			"jwks", kind: true, refused: true, note: initial},
 		{key: "auth.silly", below: "realm service", kind: true, refused: true, note: initial},
 
 		// The rest of distribution's keys.

@@ -33,7 +33,6 @@ var (
 	ErrNameInvalid         = &Error{Code: "NAME_INVALID", Message: "invalid repository name"}
 	ErrNameUnknown         = &Error{Code: "NAME_UNKNOWN", Message: "repository name not known to registry"}
 	ErrTagInvalid          = &Error{Code: "TAG_INVALID", Message: "invalid tag"}
-	ErrUnauthorized        = &Error{Code: "UNAUTHORIZED", Message: "authentication required"}
 	ErrDenied              = &Error{Code: "DENIED", Message: "requested access to the resource is denied"}
 	ErrConflict            = &Error{Code: "DENIED", Message: "the resource is in use"}
 	ErrUnsupported         = &Error{Code: "UNSUPPORTED", Message: "the operation is unsupported"}

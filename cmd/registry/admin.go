@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -57,8 +56,9 @@ func listenAdmin(directory string) (l net.Listener, err error) {
 }
 
 // adminHandler is the API on the socket.
-func adminHandler(s *stores, log *slog.Logger) http.Handler {
-	mux := http.NewServeMux()
+func adminHandler(s *stores, l *reloader) http.Handler {
+	log, mux := l.log, http.NewServeMux()
+	localSteward{s, l.audit.Logger, l.login.gate}.serve(mux, log)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
 		if err := s.facts.Ping(r.Context()); err != nil {
 			log.Error("health check failed", "error", err)
@@ -100,7 +100,7 @@ func streamFsck(w http.ResponseWriter, r *http.Request, s *stores) {
 var errNoServer = errors.New("no registry is running")
 
 // adminRequest asks a running server. It fails with errNoServer.
-func adminRequest(ctx context.Context, directory, method, path string) (*http.Response, error) {
+func adminRequest(ctx context.Context, directory, method, path string, body io.Reader) (*http.Response, error) {
 	client := http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
 			err = shortPath(directory, func(socket string) error {
@@ -111,7 +111,7 @@ func adminRequest(ctx context.Context, directory, method, path string) (*http.Re
 		},
 		DisableKeepAlives: true,
 	}}
-	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, nil)
+	request, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, body)
 	if err != nil {
 		return nil, err
 	}

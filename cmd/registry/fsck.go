@@ -51,7 +51,7 @@ func (s streams) fsck(ctx context.Context, c *config.Config, rehash bool) (fsck.
 	if rehash {
 		path += "?rehash"
 	}
-	response, err := adminRequest(ctx, directory, http.MethodPost, path)
+	response, err := adminRequest(ctx, directory, http.MethodPost, path, nil)
 	if errors.Is(err, errNoServer) {
 		return s.fsckOffline(ctx, c, directory, rehash)
 	}

@@ -38,7 +38,7 @@ when not: for the health check of a container, whose image has no shell.`,
 func (s streams) healthcheck(ctx context.Context, directory string) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	response, err := adminRequest(ctx, directory, http.MethodGet, "/health")
+	response, err := adminRequest(ctx, directory, http.MethodGet, "/health", nil)
 	if err != nil {
 		return err
 	}

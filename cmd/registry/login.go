@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"berth/atomicfile"
 	"berth/auth"
+	"berth/auth/access"
+	"berth/auth/token"
 	"berth/config"
-	"berth/registry/api"
 )
 
 const (
@@ -22,13 +24,15 @@ const (
 	initialPasswordFile = "initial-admin-password"
 	// initialSetting is the name under which the hash of that password is kept.
 	initialSetting = "initial-admin"
+	// tokenKeys is the file in the data directory with the keys that sign tokens.
+	tokenKeys = "token-keys.pem"
+	// tokenPath is where clients get tokens, below http.prefix.
+	tokenPath = "/auth/token"
 )
 
 // login is how clients say who they are.
 type login struct {
-	auth api.Authenticator // nil when nobody is asked
-	// hint is added to the body of a 401.
-	hint string
+	gate *auth.Gate // nil when nobody is asked
 	// user and passwordFile are for the greeting.
 	user, passwordFile string
 }
@@ -36,7 +40,7 @@ type login struct {
 // next returns the command to type now.
 func (l login) next(host string) string {
 	switch {
-	case l.auth == nil:
+	case l.gate == nil:
 		return fmt.Sprintf("docker push %s/NAME", host)
 	case l.user != "":
 		return fmt.Sprintf("docker login %s -u %s", host, l.user)
@@ -44,47 +48,103 @@ func (l login) next(host string) string {
 	return "docker login " + host
 }
 
-func openLogin(ctx context.Context, c *config.Config, s *stores, log *slog.Logger) (login, error) {
-	switch c.Auth.Method {
-	case config.AuthNone:
-		return login{}, nil
-	case config.AuthHTPasswd:
-		users, err := auth.OpenHtpasswd(c.Auth.HTPasswd.Path)
-		if err != nil {
-			return login{}, err
-		}
-		return login{auth: auth.Basic{Realm: c.Auth.HTPasswd.Realm, Users: users}}, nil
+func (l login) close() {
+	if l.gate != nil {
+		l.gate.Close()
 	}
-	return initialLogin(ctx, c, s, log)
 }
 
-// initialLogin is the login of a registry whose configuration has no auth section: one user, whose password is made at
-// the first start unless the configuration has one.
-func initialLogin(ctx context.Context, c *config.Config, s *stores, log *slog.Logger) (login, error) {
-	l := login{
-		hint: "this registry has no auth section in its configuration, so it made a user admin at its first start; REGISTRY_AUTH=none opens it to everybody",
-		user: initialUser,
+func openLogin(ctx context.Context, c *config.Config, s *stores, audit, log *slog.Logger) (l login, err error) {
+	if c.Auth.Method == config.AuthNone {
+		return login{}, nil
 	}
+	settings := auth.Config{
+		Realm:         c.Auth.HTPasswd.Realm,
+		Robots:        robotFacts{s.facts},
+		KeyFile:       tokenKeyFile(c, s.directory),
+		MakeKeys:      c.Auth.Tokens.Key == "",
+		TokenPath:     prefixed(c, tokenPath),
+		TokenLifetime: c.Auth.Tokens.Lifetime,
+		Refresh:       c.Auth.Tokens.Refresh,
+		Log:           log,
+		Audit:         audit,
+	}
+	if settings.Rules, err = compileRules(c); err != nil {
+		return l, err
+	}
+	switch c.Auth.Method {
+	case config.AuthHTPasswd:
+		settings.Htpasswd = c.Auth.HTPasswd.Path
+	case config.AuthToken:
+		settings.External = externalServer(c.Auth.Token)
+	default:
+		if err := l.initial(ctx, c, s, &settings); err != nil {
+			return l, fmt.Errorf("first user: %w", err)
+		}
+	}
+	l.gate, err = auth.Open(settings)
+	return l, err
+}
+
+func tokenKeyFile(c *config.Config, directory string) string {
+	if c.Auth.Tokens.Key != "" {
+		return c.Auth.Tokens.Key
+	}
+	return filepath.Join(directory, tokenKeys)
+}
+
+// prefixed returns a path below http.prefix.
+func prefixed(c *config.Config, path string) string {
+	return strings.TrimSuffix(c.HTTP.Prefix, "/") + path
+}
+
+func externalServer(t config.Token) *auth.ExternalServer {
+	realm := t.Realm
+	if t.AutoRedirect {
+		realm = t.AutoRedirectPath
+	}
+	return &auth.ExternalServer{Realm: realm, ExternalConfig: token.ExternalConfig{
+		Issuer:         t.Issuer,
+		Service:        t.Service,
+		RootCertBundle: t.RootCertBundle,
+		JWKS:           t.JWKS,
+		Algorithms:     t.SigningAlgorithms,
+	}}
+}
+
+// compileRules returns nil where the configuration has no rules.
+func compileRules(c *config.Config) (*access.Rules, error) {
+	if c.Access == nil {
+		return nil, nil
+	}
+	rules := make([]access.Rule, len(c.Access))
+	for i, r := range c.Access {
+		rules[i] = access.Rule(r)
+	}
+	return access.Compile(rules, c.Groups)
+}
+
+// initial is the login of a registry whose configuration has no auth section: one user, whose password is made at the
+// first start unless the configuration has one.
+func (l *login) initial(ctx context.Context, c *config.Config, s *stores, settings *auth.Config) error {
+	l.user = initialUser
+	settings.LoginHint = "this registry has no auth section in its configuration, so it made a user admin at its first start; REGISTRY_AUTH=none opens it to everybody"
 	path := filepath.Join(s.directory, initialPasswordFile)
 	hash, err := s.facts.Setting(ctx, initialSetting)
 	if err == nil && hash == nil {
 		hash, err = makeInitialPassword(ctx, string(c.Auth.InitialPassword), path, s)
 	}
 	if err != nil {
-		return l, fmt.Errorf("make the first user: %w", err)
+		return fmt.Errorf("make its password: %w", err)
 	}
 	if _, err := os.Stat(path); err == nil {
 		l.passwordFile = path
 	}
-	users, err := auth.SingleUser(initialUser, string(hash))
-	if err != nil {
-		return l, fmt.Errorf("first user: %w", err)
+	settings.Users, err = auth.SingleUser(initialUser, string(hash))
+	if given := string(c.Auth.InitialPassword); err == nil && given != "" && !auth.ComparePassword(hash, given) {
+		settings.Log.Warn("auth.initialpassword has no effect: the password of admin was set at the first start; registry user passwd admin changes it")
 	}
-	if given := string(c.Auth.InitialPassword); given != "" && !users.Verify(initialUser, given) {
-		log.Warn("auth.initialpassword has no effect: the password of admin was set at the first start; use auth.htpasswd to change it")
-	}
-	l.auth = auth.Basic{Realm: c.Auth.HTPasswd.Realm, Users: users}
-	return l, nil
+	return err
 }
 
 // makeInitialPassword returns the hash of the given password, or of one that it writes to path before the hash is kept:
@@ -103,7 +163,8 @@ func makeInitialPassword(ctx context.Context, password, path string, s *stores) 
 	return s.facts.SetSettingOnce(ctx, initialSetting, []byte(hash))
 }
 
-// writePassword returns the password that is in the file at path, written there first when there is none.
+// writePassword returns the password that is in the file at path, written there first when there is none. The hash survives
+// a power loss, so the password has to.
 func writePassword(path string) (string, error) {
 	password, err := os.ReadFile(path)
 	if err == nil && len(strings.TrimSpace(string(password))) > 0 {
@@ -113,19 +174,16 @@ func writePassword(path string) (string, error) {
 		return "", err
 	}
 	made := auth.GeneratePassword()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return "", err
-	}
-	_, err = f.WriteString(made + "\n")
-	// The hash survives a power loss, so the password has to.
-	return made, errors.Join(err, f.Sync(), f.Close(), syncDirectory(filepath.Dir(path)))
+	return made, atomicfile.Write(path, []byte(made+"\n"), 0o600)
 }
 
-func syncDirectory(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
+// changeInitialPassword replaces the hash of the first user's password, and removes the file that has the old one.
+func changeInitialPassword(ctx context.Context, s *stores, hash string) error {
+	if err := s.facts.SetSetting(ctx, initialSetting, []byte(hash)); err != nil {
+		return fmt.Errorf("keep the password: %w", err)
 	}
-	return errors.Join(d.Sync(), d.Close())
+	if err := os.Remove(filepath.Join(s.directory, initialPasswordFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the password is changed, but the file with the old one stays: %w", err)
+	}
+	return nil
 }

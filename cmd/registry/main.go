@@ -25,7 +25,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
-	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	err := run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr)
 	if err != nil {
 		if !errors.Is(err, errReported) {
 			fmt.Fprintln(os.Stderr, "registry:", err)
@@ -40,11 +40,12 @@ var errReported = errors.New("reported")
 // streams are what a command reads its environment from and writes to.
 type streams struct {
 	environ     []string
+	in          io.Reader
 	out, errOut io.Writer
 }
 
-func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	root := rootCommand(streams{environ: environ, out: stdout, errOut: stderr})
+func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	root := rootCommand(streams{environ: environ, in: stdin, out: stdout, errOut: stderr})
 	root.SetArgs(withServe(args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -76,7 +77,8 @@ name of a file that holds them: REGISTRY_AUTH_INITIALPASSWORD_FILE.`,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(serveCommand(s), configCommand(s), certCommand(s), doctorCommand(s), fsckCommand(s), healthcheckCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), configCommand(s), userCommand(s), tokenCommand(s), accessCommand(s), certCommand(s), doctorCommand(s), fsckCommand(s),
+		healthcheckCommand(s), versionCommand(s))
 	return root
 }
 

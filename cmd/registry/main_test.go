@@ -43,7 +43,7 @@ func (o *output) String() string {
 func command(t *testing.T, environ []string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, errOut output
-	err = run(t.Context(), args, environ, &out, &errOut)
+	err = run(t.Context(), args, environ, strings.NewReader(""), &out, &errOut)
 	return out.String(), errOut.String(), err
 }
 
@@ -66,7 +66,7 @@ func serve(t *testing.T, directory string, environ ...string) *running {
 	}, environ...)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
-	go func() { r.ended <- run(ctx, []string{"serve"}, r.environ, &r.out, &r.errOut) }()
+	go func() { r.ended <- run(ctx, []string{"serve"}, r.environ, strings.NewReader(""), &r.out, &r.errOut) }()
 	t.Cleanup(func() {
 		cancel()
 		if t.Failed() {
@@ -274,7 +274,7 @@ func TestBadStarts(t *testing.T) {
 			environ := append([]string{"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + t.TempDir()}, test.environ...)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			err := run(ctx, test.args, environ, io.Discard, io.Discard)
+			err := run(ctx, test.args, environ, strings.NewReader(""), io.Discard, io.Discard)
 			if err == nil || ctx.Err() != nil {
 				t.Fatalf("it started, and ended with %v", err)
 			}
@@ -309,7 +309,7 @@ func TestOneRegistryADirectory(t *testing.T) {
 	other := append(slices.Clone(r.environ), "REGISTRY_METADATA_SQLITE_PATH="+filepath.Join(t.TempDir(), "metadata.sqlite"))
 	var errOut output
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, []string{"serve"}, other, io.Discard, &errOut) }()
+	go func() { ended <- run(ctx, []string{"serve"}, other, strings.NewReader(""), io.Discard, &errOut) }()
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(errOut.String(), "waiting for another registry"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it does not wait: %s", errOut.String())

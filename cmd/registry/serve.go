@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -39,9 +40,11 @@ func serveCommand(s streams) *cobra.Command {
 		Long: `Serve the registry with the configuration file CONFIG, else with the one that REGISTRY_CONFIGURATION_PATH names, else
 with /etc/distribution/config.yml or /etc/docker/registry/config.yml, else with defaults: HTTPS on port 5000.
 
-SIGTERM stops it: requests that run have http.draintimeout to finish. A second signal ends it at once.`,
+SIGTERM stops it: requests that run have http.draintimeout to finish. A second signal ends it at once. SIGHUP reloads access
+rules and groups and reopens the file of audit.output; the rules are also reloaded when CONFIG changes.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
+			known, _ := os.ReadFile(configPath(args, s.environ)) // what is wrong with it, loading it says
 			c, warnings, err := s.loadConfig(args)
 			if err != nil {
 				return err
@@ -50,7 +53,7 @@ SIGTERM stops it: requests that run have http.draintimeout to finish. A second s
 			for _, w := range warnings {
 				log.Warn("configuration", "warning", w)
 			}
-			return s.serve(command.Context(), c, log)
+			return s.serve(command.Context(), c, &reloader{s: s, path: configPath(args, s.environ), known: known, log: log, used: c})
 		},
 	}
 }
@@ -68,17 +71,22 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 	return log
 }
 
-// serve runs the registry until ctx ends, and then drains it.
-func (s streams) serve(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
+// serve runs the registry until ctx ends, and then drains it. The reloader follows the configuration meanwhile.
+func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) (err error) {
+	log := reload.log
 	stores, err := openStores(ctx, c, s.environ, lockWait, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stores.close()) }()
-	login, err := openLogin(ctx, c, stores, log)
-	if err != nil {
+	if reload.audit, err = s.openAudit(c.Audit, log); err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, reload.audit.close()) }()
+	if reload.login, err = openLogin(ctx, c, stores, reload.audit.Logger, log); err != nil {
+		return err
+	}
+	defer reload.login.close()
 	entrance, err := listen(c.HTTP, filepath.Join(stores.directory, "tls"), log)
 	if err != nil {
 		return err
@@ -87,15 +95,45 @@ func (s streams) serve(ctx context.Context, c *config.Config, log *slog.Logger) 
 	if err != nil {
 		return errors.Join(err, entrance.listener.Close())
 	}
-	s.greet(c, entrance, stores.directory, login)
+	s.greet(c, entrance, stores.directory, reload.login)
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
-	handler := front(entrance, apiHandler(c, stores, login, log))
-	return runServers(ctx, log, []func(context.Context){newReaper(c, stores, log).Run, entrance.source.Run},
+	handler := front(entrance, tokens(c, reload.login, apiHandler(c, stores, reload)))
+	return runServers(ctx, log, reload.tasks(newReaper(c, stores, log).Run, entrance.source.Run),
 		&service{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
-		&service{server: &http.Server{Handler: adminHandler(stores, log), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second})
+		&service{server: &http.Server{Handler: adminHandler(stores, reload), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second})
 }
 
-func apiHandler(c *config.Config, s *stores, l login, log *slog.Logger) http.Handler {
+// tasks adds to others what follows the files of the configuration.
+func (l *reloader) tasks(others ...func(context.Context)) []func(context.Context) {
+	others = append(others, l.run)
+	if l.login.gate != nil {
+		others = append(others, l.login.gate.Run)
+	}
+	return others
+}
+
+// tokens serves the endpoint for tokens beside the registry.
+func tokens(c *config.Config, l login, registry http.Handler) http.Handler {
+	if l.gate == nil {
+		return registry
+	}
+	proxies := prefixes(c.HTTP.TrustedProxies)
+	endpoint := l.gate.Tokens(func(r *http.Request) string { return api.ClientAddress(r, proxies) })
+	path := prefixed(c, tokenPath)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == path {
+			endpoint.ServeHTTP(w, r)
+			return
+		}
+		registry.ServeHTTP(w, r)
+	})
+}
+
+func apiHandler(c *config.Config, s *stores, l *reloader) http.Handler {
+	var gate api.Gate // nil, and no nil of a type, where nobody is asked
+	if l.login.gate != nil {
+		gate = apiGate{l.login.gate}
+	}
 	relative := c.HTTP.RelativeURLs
 	return api.New(api.Config{
 		Service: registry.New(registry.Config{
@@ -105,9 +143,9 @@ func apiHandler(c *config.Config, s *stores, l login, log *slog.Logger) http.Han
 			SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
 			URLAllowed:    urlAllowed(c.Validation),
 		}),
-		Auth:           l.auth,
-		AuthHint:       l.hint,
-		Log:            log,
+		Gate:           gate,
+		Audit:          l.audit.Logger,
+		Log:            l.log,
 		AccessLog:      !c.Log.AccessLog.Disabled,
 		Host:           c.HTTP.Host,
 		AbsoluteURLs:   relative != nil && !*relative,

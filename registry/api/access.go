@@ -32,8 +32,8 @@ func (h *handler) logAccess(c *call, began time.Time) {
 	if c.failure != "" {
 		attrs = append(attrs, slog.String("error", c.failure))
 	}
-	if c.user != "" {
-		attrs = append(attrs, slog.String("user", c.user))
+	if user := c.client.Name(); user != "" {
+		attrs = append(attrs, slog.String("user", user))
 	}
 	attrs = append(attrs, slog.String("request", c.id), slog.String("remote", h.remote(c.r)))
 	h.Log.LogAttrs(c.r.Context(), slog.LevelInfo, "request", attrs...)
@@ -45,13 +45,16 @@ func clip(s string) string {
 	return s[:min(len(s), most)]
 }
 
-// remote returns the address of the client: the peer's, or what proxies that are trusted say, read from the nearest.
-func (h *handler) remote(r *http.Request) string {
+func (h *handler) remote(r *http.Request) string { return ClientAddress(r, h.TrustedProxies) }
+
+// ClientAddress returns the address of a request's client: the peer's, or what proxies that are trusted say, read from the
+// nearest.
+func ClientAddress(r *http.Request, proxies []netip.Prefix) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		return r.RemoteAddr
 	}
-	if !h.trusted(host) {
+	if !trusted(host, proxies) {
 		return host
 	}
 	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
@@ -61,17 +64,17 @@ func (h *handler) remote(r *http.Request) string {
 			return host
 		}
 		host = hop
-		if !h.trusted(host) {
+		if !trusted(host, proxies) {
 			return host
 		}
 	}
 	return host
 }
 
-func (h *handler) trusted(host string) bool {
+func trusted(host string, proxies []netip.Prefix) bool {
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
 		return false
 	}
-	return slices.ContainsFunc(h.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) })
+	return slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) })
 }

@@ -6,7 +6,8 @@
 // 500 that names the id, with the text in the log only.
 //
 // The package keeps no state beside the Service. It does not listen, speak TLS or limit how long a request may take:
-// that is the server's part. Who a client is, an Authenticator says; without one everybody may do everything.
+// that is the server's part. Who a client is and what it may do, a Gate says; without one everybody may do everything. What an
+// answer tells of a repository, it tells only to those who may do something there.
 package api
 
 import (
@@ -24,10 +25,10 @@ import (
 // Config is what a handler works with and how it presents itself. Only Service is required.
 type Config struct {
 	Service *registry.Service
-	// Auth tells who a client is. Nil lets everybody do everything.
-	Auth Authenticator
-	// AuthHint is a sentence for people, added to the message of a 401: how to open the registry, say.
-	AuthHint string
+	// Gate tells who a client is and what it may do. Nil lets everybody do everything.
+	Gate Gate
+	// Audit gets a record of each push, delete and denial, whose message is the event. Nil discards them.
+	Audit *slog.Logger
 	// Log gets faults and, when AccessLog is set, a line for each request. Nil discards them.
 	Log       *slog.Logger
 	AccessLog bool
@@ -50,14 +51,6 @@ type Config struct {
 	CatalogMax int
 }
 
-// Authenticator tells who a client is. Its methods are called concurrently.
-type Authenticator interface {
-	// Authenticate returns the user whose credentials a request carries, or false when it has none or wrong ones.
-	Authenticate(r *http.Request) (user string, ok bool)
-	// Challenge returns the WWW-Authenticate header of a 401.
-	Challenge(r *http.Request) string
-}
-
 type handler struct {
 	Config
 	// buffers are for copying, one for each running download.
@@ -71,6 +64,12 @@ func New(c Config) http.Handler {
 	c.Headers = canonical(c.Headers)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Audit == nil {
+		c.Audit = slog.New(slog.DiscardHandler)
+	}
+	if c.Gate == nil {
+		c.Gate = everybody{}
 	}
 	if c.CatalogMax <= 0 {
 		c.CatalogMax = 1000
@@ -96,15 +95,15 @@ type call struct {
 	r *http.Request
 	// id names the request in logs and answers.
 	id string
-	// user is who asks, or empty.
-	user string
+	// client is who asks.
+	client Client
 	// failure is the code of the error that was answered, or empty.
 	failure string
 }
 
 // ServeHTTP answers a request and writes its access line.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{target: target{kind: kindNone}, w: &response{ResponseWriter: w}, r: r, id: newRequestID()}
+	c := &call{target: target{kind: kindNone}, w: &response{ResponseWriter: w}, r: r, id: newRequestID(), client: everybody{}}
 	if h.AccessLog {
 		defer h.logAccess(c, time.Now())
 	}
@@ -154,12 +153,7 @@ func (h *handler) serveAPI(c *call, path string) {
 		writeEmpty(c, http.StatusNoContent)
 		return
 	}
-	if authErr := h.authenticate(c); authErr != nil {
-		err = authErr
-	}
-	if err == nil {
-		err = h.authorize(c)
-	}
+	err = h.authorize(c, err)
 	if err == nil {
 		err = h.serve(c)
 	}

@@ -1,10 +1,13 @@
 package api
 
 import (
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"berth/registry"
 )
@@ -85,7 +88,8 @@ func TestStatus(t *testing.T) {
 		registry.ErrBlobUnknown: 404, registry.ErrUploadUnknown: 404, registry.ErrUploadSuperseded: 409,
 		registry.ErrUploadRange: 416, registry.ErrUploadInterrupted: 400, registry.ErrDigestInvalid: 400, registry.ErrSizeInvalid: 400,
 		registry.ErrTooLarge: 413, registry.ErrManifestUnknown: 404, registry.ErrManifestInvalid: 400, registry.ErrManifestBlobUnknown: 400,
-		registry.ErrNameInvalid: 400, registry.ErrNameUnknown: 404, registry.ErrTagInvalid: 400, registry.ErrUnauthorized: 401,
+		registry.ErrNameInvalid: 400, registry.ErrNameUnknown: 404, registry.ErrTagInvalid: 400, errUnauthorized: 401,
+		errTooManyRequests: 429, errUnavailable: 503,
 		registry.ErrDenied: 403, registry.ErrConflict: 409, registry.ErrUnsupported: 405, registry.ErrNoSpace: 507,
 		errNotFound: 404, errPageSize: 400, errRangeInvalid: 416, errTooManyTags: 414, errQuery: 400, errInternal: 500,
 	}
@@ -163,31 +167,111 @@ func TestConfiguredHeaders(t *testing.T) {
 	s.get("/v2/a/manifests/v1").want(http.StatusOK).wantHeaders("Vary", "Origin, Accept")
 }
 
-// only is an Authenticator that knows one user.
-type only struct{ user, password string }
-
-func (o only) Authenticate(r *http.Request) (string, bool) {
-	user, password, ok := r.BasicAuth()
-	return user, ok && user == o.user && password == o.password
+// only is a Gate that lets one user do everything but what is refused, and others nothing.
+type only struct {
+	user, password string
+	refused        Refusal // what the user gets for Delete and outside of repository a
 }
 
-func (o only) Challenge(*http.Request) string { return `Basic realm="test"` }
+func (o only) Admit(r *http.Request, _ string) (Client, *Refusal) {
+	user, password, ok := r.BasicAuth()
+	switch {
+	case !ok:
+		return onlyClient{o, ""}, nil
+	case user != o.user || password != o.password:
+		return nil, &Refusal{Status: http.StatusTooManyRequests, Message: "no more", RetryAfter: 1100 * time.Millisecond}
+	}
+	return onlyClient{o, user}, nil
+}
 
-func TestAuthentication(t *testing.T) {
-	s := newServer(t, options{config: Config{Auth: only{"ann", "secret"}, AuthHint: "REGISTRY_AUTH=none opens the registry"}})
-	for _, path := range []string{"/v2/", "/v2/_catalog", "/v2/a/manifests/latest", "/v2/A/tags/list", "/v2/nothing"} {
+type onlyClient struct {
+	only
+	name string
+}
+
+func (c onlyClient) Name() string { return c.name }
+
+func (c onlyClient) Judge(_ *http.Request, repository string, a Action) *Refusal {
+	switch {
+	case c.name == "":
+		return &Refusal{Status: http.StatusUnauthorized, Message: "log in to " + string(a) + repository, Challenge: `Basic realm="test"`}
+	case !c.May(repository, a):
+		return &c.refused
+	}
+	return nil
+}
+
+func (c onlyClient) May(repository string, a Action) bool {
+	return c.name != "" && a != Delete && (repository == "" || c.Sees(repository))
+}
+
+func (c onlyClient) Sees(repository string) bool { return strings.HasPrefix(repository, "a") }
+
+// ann is the header of the one user.
+var ann = []string{"Authorization", "Basic YW5uOnNlY3JldA=="}
+
+func TestGate(t *testing.T) {
+	gate := only{"ann", "secret", Refusal{Status: http.StatusForbidden, Message: "ann may not"}}
+	var audit syncBuffer
+	s := newServer(t, options{config: Config{Gate: gate, Audit: slog.New(slog.NewJSONHandler(&audit, nil))}})
+	for path, want := range map[string]string{
+		"/v2/": "log in to enter", "/v2/_catalog": "log in to list", "/v2/a/manifests/latest": "log in to pulla",
+		"/v2/A/tags/list": "log in to enter", "/v2/nothing": "log in to enter",
+	} {
 		a := s.get(path).wantError(http.StatusUnauthorized, "UNAUTHORIZED").wantHeaders("WWW-Authenticate", `Basic realm="test"`)
-		if !strings.Contains(a.body, "REGISTRY_AUTH=none") {
-			t.Errorf("%s: the body lacks the hint: %s", path, a.body)
+		if !strings.Contains(a.body, want) {
+			t.Errorf("%s: the body lacks %q: %s", path, want, a.body)
 		}
 	}
-	s.get("/v2/", "Authorization", "Basic YW5uOndyb25n").wantError(http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/v2/", "Authorization", "Basic YW5uOndyb25n").wantError(http.StatusTooManyRequests, "TOOMANYREQUESTS").wantHeaders("Retry-After", "1")
 	s.do(http.MethodHead, "/v2/", nil).want(http.StatusUnauthorized).wantBody("")
 	s.do(http.MethodOptions, "/v2/a/manifests/x", nil).want(http.StatusNoContent)
 
-	right := []string{"Authorization", "Basic YW5uOnNlY3JldA=="}
-	s.get("/v2/", right...).want(http.StatusOK).wantHeaders("WWW-Authenticate", "")
-	s.get("/v2/A/tags/list", right...).wantError(http.StatusBadRequest, "NAME_INVALID")
+	s.get("/v2/", ann...).want(http.StatusOK).wantHeaders("WWW-Authenticate", "")
+	s.get("/v2/A/tags/list", ann...).wantError(http.StatusBadRequest, "NAME_INVALID")
+	s.get("/v2/b/tags/list", ann...).wantError(http.StatusForbidden, "DENIED")
+	s.do(http.MethodDelete, "/v2/a/manifests/x", nil, ann...).wantError(http.StatusForbidden, "DENIED")
+
+	denials := audit.records(t, "denied")
+	if len(denials) != 2 || denials[0]["user"] != "ann" || denials[0]["repository"] != "b" || denials[0]["action"] != "pull" ||
+		denials[0]["reason"] != "ann may not" || denials[0]["request"] == "" || denials[0]["remote"] == "" || denials[1]["action"] != "delete" {
+		t.Errorf("the audit log has %v", denials)
+	}
+}
+
+// TestCatalogShowsWhatIsSeen looks at pages of every size, which tell nothing of what lies between and behind.
+func TestCatalogShowsWhatIsSeen(t *testing.T) {
+	var gate switchable
+	s := newServer(t, options{config: Config{Gate: &gate}})
+	for _, name := range []string{"a0", "b1", "a2", "b3", "b4", "a5", "b6"} {
+		s.pushImage(name, "latest", "layer")
+	}
+	if got := strings.TrimSpace(s.get("/v2/_catalog?n=7").body); got != `{"repositories":["a0","a2","a5","b1","b3","b4","b6"]}` {
+		t.Errorf("without a gate: %s", got)
+	}
+	gate.closed.Store(true)
+	for n, want := range map[string]string{
+		"1": `{"repositories":["a0"]}`, "2": `{"repositories":["a0","a2"]}`, "3": `{"repositories":["a0","a2","a5"]}`,
+		"4": `{"repositories":["a0","a2","a5"]}`,
+	} {
+		a := s.get("/v2/_catalog?n="+n, ann...).want(http.StatusOK)
+		if got := strings.TrimSpace(a.body); got != want {
+			t.Errorf("n=%s: got %s", n, got)
+		}
+		if more := a.header.Get("Link") != ""; more != (n < "3") {
+			t.Errorf("n=%s: Link is %q", n, a.header.Get("Link"))
+		}
+	}
+}
+
+// switchable is the gate of ann once it is closed.
+type switchable struct{ closed atomic.Bool }
+
+func (s *switchable) Admit(r *http.Request, remote string) (Client, *Refusal) {
+	if s.closed.Load() {
+		return only{user: "ann", password: "secret"}.Admit(r, remote)
+	}
+	return everybody{}.Admit(r, remote)
 }
 
 func TestReadOnlyAndDeleteDisabled(t *testing.T) {
@@ -215,10 +299,10 @@ func TestReadOnlyAndDeleteDisabled(t *testing.T) {
 
 func TestAccessLine(t *testing.T) {
 	s := newServer(t, options{config: Config{
-		AccessLog: true, Auth: only{"ann", "secret"}, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		AccessLog: true, Gate: only{user: "ann", password: "secret"}, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	}})
 	auth := []string{"Authorization", "Basic YW5uOnNlY3JldA==", "X-Forwarded-For", "10.9.9.9, 203.0.113.7"}
-	a := s.get("/v2/team/app/manifests/v1?ns=docker.io", auth...).wantError(http.StatusNotFound, "MANIFEST_UNKNOWN")
+	a := s.get("/v2/a-team/app/manifests/v1?ns=docker.io", auth...).wantError(http.StatusNotFound, "MANIFEST_UNKNOWN")
 	s.get("/nowhere/%22x")
 	s.stop() // a line is written after its answer
 
@@ -227,7 +311,7 @@ func TestAccessLine(t *testing.T) {
 		t.Fatalf("%d lines for two requests", len(lines))
 	}
 	for key, want := range map[string]any{
-		"method": "GET", "endpoint": "manifest", "repository": "team/app", "reference": "v1", "status": 404.0, "bytes": float64(len(a.body)),
+		"method": "GET", "endpoint": "manifest", "repository": "a-team/app", "reference": "v1", "status": 404.0, "bytes": float64(len(a.body)),
 		"user": "ann", "request": a.header.Get("X-Request-Id"), "remote": "203.0.113.7",
 	} {
 		if lines[0][key] != want {

@@ -1,64 +1,139 @@
 package api
 
 import (
+	"log/slog"
 	"net/http"
+	"strconv"
+	"time"
 
 	"berth/registry"
 )
 
-// action is what a request does to a repository.
-type action string
+// Action is what a request does.
+type Action string
 
+// The actions. All but Enter and List are about a repository.
 const (
-	actionPull   action = "pull"
-	actionPush   action = "push"
-	actionDelete action = "delete"
+	Enter  Action = "enter" // see that the registry speaks the API
+	List   Action = "list"  // list the repositories
+	Pull   Action = "pull"
+	Push   Action = "push"
+	Delete Action = "delete"
 )
 
-// action returns what the request does. Cancelling an upload is part of pushing.
-func (c *call) action() action {
+// Gate tells who sends requests. Its method is called concurrently.
+type Gate interface {
+	// Admit returns the client that sent a request from a remote address, also when it is not known, or how to refuse it when
+	// it shows a wrong credential.
+	Admit(r *http.Request, remote string) (Client, *Refusal)
+}
+
+// Client is who sent a request.
+type Client interface {
+	// Name is for logs. It is empty when the client is not known.
+	Name() string
+	// Judge returns nil when the client may do what it asks for, else how to refuse it. The repository is empty where the action
+	// is about none.
+	Judge(r *http.Request, repository string, a Action) *Refusal
+	// May reports whether Judge would return nil.
+	May(repository string, a Action) bool
+	// Sees reports whether a repository is in the client's list of all.
+	Sees(repository string) bool
+}
+
+// Refusal says how to refuse a request.
+type Refusal struct {
+	// Status is 401, 403, 429 or 503.
+	Status int
+	// Message is for the person at the client.
+	Message string
+	// Challenge is the WWW-Authenticate header of a 401.
+	Challenge string
+	// RetryAfter is when to try again, zero when that is not known.
+	RetryAfter time.Duration
+}
+
+// Error returns the message, with the code that the client gets.
+func (r *Refusal) Error() string { return r.kind().Code + ": " + r.Message }
+
+func (r *Refusal) kind() *registry.Error {
+	switch r.Status {
+	case http.StatusUnauthorized:
+		return errUnauthorized
+	case http.StatusTooManyRequests:
+		return errTooManyRequests
+	case http.StatusServiceUnavailable:
+		return errUnavailable
+	}
+	return registry.ErrDenied
+}
+
+// setHeaders says what the answer's headers have to.
+func (r *Refusal) setHeaders(header http.Header) {
+	if r.Challenge != "" {
+		header.Set("WWW-Authenticate", r.Challenge)
+	}
+	if r.RetryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(max(1, int(r.RetryAfter.Round(time.Second)/time.Second))))
+	}
+}
+
+// everybody is the client where there is no gate.
+type everybody struct{}
+
+func (everybody) Name() string                                   { return "" }
+func (everybody) Judge(*http.Request, string, Action) *Refusal   { return nil }
+func (everybody) May(repository string, a Action) bool           { return true }
+func (everybody) Sees(repository string) bool                    { return true }
+func (everybody) Admit(*http.Request, string) (Client, *Refusal) { return everybody{}, nil }
+
+// action returns what the request does. Cancelling an upload is part of pushing, and so is looking how far it is.
+func (c *call) action() Action {
+	reads := c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
 	switch {
-	case c.r.Method == http.MethodGet || c.r.Method == http.MethodHead:
-		if c.kind == kindUpload {
-			return actionPush
-		}
-		return actionPull
+	case c.kind == kindBase || c.kind == kindNone:
+		return Enter
+	case c.kind == kindCatalog:
+		return List
+	case reads && c.kind != kindUpload:
+		return Pull
 	case c.r.Method == http.MethodDelete && c.kind != kindUpload:
-		return actionDelete
+		return Delete
 	}
-	return actionPush
+	return Push
 }
 
-// authenticate finds out who asks.
-func (h *handler) authenticate(c *call) error {
-	if h.Auth == nil {
-		return nil
+// authorize finds out who asks, and decides whether they may. A request that could not be read is refused as such only to those
+// who may enter; parseErr is what is wrong with it.
+func (h *handler) authorize(c *call, parseErr error) error {
+	client, refusal := h.Gate.Admit(c.r, h.remote(c.r))
+	if refusal != nil {
+		return refusal
 	}
-	user, ok := h.Auth.Authenticate(c.r)
-	if !ok {
-		return h.unauthorized()
+	c.client = client
+	action, repository := c.action(), c.repository
+	if parseErr != nil {
+		action, repository = Enter, ""
 	}
-	c.user = user
-	return nil
+	if refusal := client.Judge(c.r, repository, action); refusal != nil {
+		if refusal.Status == http.StatusForbidden {
+			h.audit(c, "denied", slog.String("action", string(action)), slog.String("reason", refusal.Message))
+		}
+		return refusal
+	}
+	if parseErr != nil {
+		return parseErr
+	}
+	return h.allowed(c, action)
 }
 
-func (h *handler) unauthorized() error {
-	if h.AuthHint == "" {
-		return registry.ErrUnauthorized
-	}
-	return registry.ErrUnauthorized.Withf("%s: %s", registry.ErrUnauthorized.Message, h.AuthHint)
-}
-
-// authorize decides whether the request may do what it asks for.
-func (h *handler) authorize(c *call) error {
-	a := c.action()
+// allowed decides by what the registry is configured to do for nobody.
+func (h *handler) allowed(c *call, a Action) error {
 	switch {
 	case h.ReadOnly && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:
 		return refuse(c, "the registry is read-only")
-	case h.DeleteDisabled && a == actionDelete:
+	case h.DeleteDisabled && a == Delete:
 		return refuse(c, "deletion is disabled on this registry")
-	case !h.may(c.user, c.repository, a):
-		return registry.ErrDenied
 	}
 	return nil
 }
@@ -73,5 +148,11 @@ func refuse(c *call, message string) error {
 	return registry.ErrUnsupported.Withf("%s", message)
 }
 
-// may is the one place that decides what a user may do. Whoever got past authenticate may do everything.
-func (h *handler) may(user, repository string, a action) bool { return true }
+// audit records what a client did, or was kept from doing.
+func (h *handler) audit(c *call, event string, attrs ...slog.Attr) {
+	about := []slog.Attr{slog.String("user", c.client.Name()), slog.String("remote", h.remote(c.r)), slog.String("request", c.id)}
+	if c.repository != "" {
+		about = append(about, slog.String("repository", c.repository))
+	}
+	h.Audit.LogAttrs(c.r.Context(), slog.LevelInfo, event, append(about, attrs...)...)
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"strconv"
@@ -120,12 +121,14 @@ func (h *handler) deleteBlob(c *call) error {
 	if err := h.Service.DeleteBlob(c.r.Context(), c.repository, c.reference.Digest); err != nil {
 		return err
 	}
+	h.audit(c, "delete", slog.String("blob", c.reference.String()))
 	writeEmpty(c, http.StatusAccepted)
 	return nil
 }
 
 // writeBlobCreated answers that a blob is there.
 func (h *handler) writeBlobCreated(c *call, digest string) {
+	h.audit(c, "push", slog.String("blob", digest))
 	header := c.w.Header()
 	header.Set("Location", h.location(c.r, "/v2/"+c.repository+"/blobs/"+digest))
 	header.Set("Docker-Content-Digest", digest)

@@ -11,12 +11,15 @@ import (
 
 // Errors that only HTTP knows.
 var (
-	errNotFound     = &registry.Error{Code: "NOT_FOUND", Message: "no such endpoint: see the OCI distribution spec"}
-	errPageSize     = &registry.Error{Code: "PAGINATION_NUMBER_INVALID", Message: "invalid number of results: n is a whole number from 0"}
-	errRangeInvalid = &registry.Error{Code: "RANGE_INVALID", Message: "the blob has no such range of bytes"}
-	errQuery        = &registry.Error{Code: "QUERY_INVALID", Message: "malformed query"}
-	errTooManyTags  = &registry.Error{Code: "TAG_INVALID", Message: "too many tags in one request"}
-	errInternal     = &registry.Error{Code: "UNKNOWN", Message: "internal error"}
+	errNotFound        = &registry.Error{Code: "NOT_FOUND", Message: "no such endpoint: see the OCI distribution spec"}
+	errPageSize        = &registry.Error{Code: "PAGINATION_NUMBER_INVALID", Message: "invalid number of results: n is a whole number from 0"}
+	errRangeInvalid    = &registry.Error{Code: "RANGE_INVALID", Message: "the blob has no such range of bytes"}
+	errQuery           = &registry.Error{Code: "QUERY_INVALID", Message: "malformed query"}
+	errTooManyRequests = &registry.Error{Code: "TOOMANYREQUESTS", Message: "too many requests"}
+	errTooManyTags     = &registry.Error{Code: "TAG_INVALID", Message: "too many tags in one request"}
+	errUnauthorized    = &registry.Error{Code: "UNAUTHORIZED", Message: "authentication required"}
+	errUnavailable     = &registry.Error{Code: "UNAVAILABLE", Message: "not available now"}
+	errInternal        = &registry.Error{Code: "UNKNOWN", Message: "internal error"}
 )
 
 // statusClientGone is what the access line says of a client that did not wait for its answer.
@@ -37,10 +40,14 @@ func status(e *registry.Error) int {
 		return http.StatusRequestedRangeNotSatisfiable
 	case registry.ErrUploadSuperseded, registry.ErrConflict:
 		return http.StatusConflict
-	case registry.ErrUnauthorized:
+	case errUnauthorized:
 		return http.StatusUnauthorized
 	case registry.ErrDenied:
 		return http.StatusForbidden
+	case errTooManyRequests:
+		return http.StatusTooManyRequests
+	case errUnavailable:
+		return http.StatusServiceUnavailable
 	case registry.ErrUnsupported:
 		return http.StatusMethodNotAllowed
 	case registry.ErrTooLarge:
@@ -57,7 +64,11 @@ func status(e *registry.Error) int {
 // ask about.
 func (h *handler) fail(c *call, err error) {
 	var e *registry.Error
+	var refusal *Refusal
 	switch {
+	case errors.As(err, &refusal):
+		refusal.setHeaders(c.w.Header())
+		e = refusal.kind().Withf("%s", refusal.Message)
 	case errors.As(err, &e):
 		if status(e) >= http.StatusInternalServerError {
 			h.logFault(c, slog.LevelWarn, err)
@@ -82,15 +93,8 @@ func (h *handler) writeError(c *call, e *registry.Error) {
 	code := status(e)
 	c.failure = e.Code
 	header := c.w.Header()
-	switch code {
-	case http.StatusUnauthorized:
-		if h.Auth != nil {
-			header.Set("WWW-Authenticate", h.Auth.Challenge(c.r))
-		}
-	case http.StatusMethodNotAllowed:
-		if header.Get("Allow") == "" {
-			header.Set("Allow", c.kind.methods())
-		}
+	if code == http.StatusMethodNotAllowed && header.Get("Allow") == "" {
+		header.Set("Allow", c.kind.methods())
 	}
 	writeJSON(c, code, contentJSON, errorBody{Errors: []errorEntry{{e.Code, e.Message, e.Detail}}})
 }

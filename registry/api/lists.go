@@ -35,7 +35,7 @@ func (h *handler) listRepositories(c *call) error {
 	if err != nil {
 		return err
 	}
-	names, more, err := h.Service.Repositories(c.r.Context(), page)
+	names, more, err := h.visibleRepositories(c, page)
 	if err != nil {
 		return err
 	}
@@ -44,6 +44,30 @@ func (h *handler) listRepositories(c *call) error {
 		Repositories []string `json:"repositories"`
 	}{names})
 	return nil
+}
+
+// visibleRepositories returns a page of those that the client sees, and reports whether it sees more.
+func (h *handler) visibleRepositories(c *call, page registry.Page) (visible []string, more bool, err error) {
+	const lookFurther = 1000 // at a time, where the client does not see all
+	for next := (registry.Page{Last: page.Last, N: page.N + 1}); ; next.N = lookFurther {
+		names, rest, err := h.Service.Repositories(c.r.Context(), next)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, name := range names {
+			if !c.client.Sees(name) {
+				continue
+			}
+			if len(visible) == page.N {
+				return visible, true, nil
+			}
+			visible = append(visible, name)
+		}
+		if !rest {
+			return visible, false, nil
+		}
+		next.Last = names[len(names)-1]
+	}
 }
 
 // requestedPage reads n and last: at most most entries, which is also what a client gets that does not say. It reports

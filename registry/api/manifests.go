@@ -2,6 +2,7 @@ package api
 
 import (
 	"io"
+	"log/slog"
 	"mime"
 	"net/http"
 	"strconv"
@@ -80,11 +81,12 @@ func (h *handler) putManifest(c *call) error {
 		Tags:      tags,
 		MediaType: mediaType(c.r),
 		Body:      body,
-		User:      c.user,
+		User:      c.client.Name(),
 	})
 	if err != nil {
 		return err
 	}
+	h.audit(c, "push", slog.String("reference", c.reference.String()), slog.String("manifest", pushed.Digest.String()), slog.Any("tags", tags))
 	h.writeManifestCreated(c, pushed, tags)
 	return nil
 }
@@ -150,6 +152,7 @@ func (h *handler) deleteManifest(c *call) error {
 	if err != nil {
 		return err
 	}
+	h.audit(c, "delete", slog.String("reference", c.reference.String()))
 	writeEmpty(c, http.StatusAccepted)
 	return nil
 }

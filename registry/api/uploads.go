@@ -60,7 +60,7 @@ func (h *handler) mount(c *call, query url.Values) (bool, error) {
 	mounted, err := h.Service.MountBlob(c.r.Context(), c.repository, registry.Mount{
 		Digest:   d,
 		From:     from,
-		Readable: func(repository string) bool { return h.may(c.user, repository, actionPull) },
+		Readable: func(repository string) bool { return c.client.May(repository, Pull) },
 	})
 	if mounted && err == nil {
 		h.writeBlobCreated(c, d.String())
