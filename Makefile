@@ -81,6 +81,10 @@ fuzz: ## Fuzz each target for FUZZTIME (10s)
 bench: build $(PEER) ## Measure the registry against another one, over TLS
 	go run ./conformance/load -start berth=dist/registry,REGISTRY_AUTH=none -start distribution=$(PEER)
 
+.PHONY: bench-gate
+bench-gate: build ## Measure what passwords, rules and tokens cost
+	go run ./conformance/load -gate dist/registry
+
 .PHONY: cover
 cover: ## Report how much the packages' own tests cover
 	mkdir -p .cache

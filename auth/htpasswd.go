@@ -21,8 +21,14 @@ const nobody = "$2a$10$YVueafX05ivQInn68TR3YO6Siv97PUnenGMIEFIp6sPoZ7tkrXe1m"
 
 // Users holds the hashes of passwords. It does not change, so that any number of goroutines may use it.
 type Users struct {
-	hashes    map[string][]byte
-	costliest []byte // the hash that takes longest to compare with
+	hashes map[string][]byte
+	// generations tell a user's credential from the one before and the one after it, and nothing else.
+	generations map[string]string
+	costliest   []byte // the hash that takes longest to compare with
+}
+
+func newUsers() *Users {
+	return &Users{hashes: make(map[string][]byte), generations: make(map[string]string), costliest: []byte(nobody)}
 }
 
 // OpenHtpasswd reads a file of lines of the form user:hash. Blank lines and those that begin with # are skipped. It fails
@@ -43,7 +49,7 @@ func OpenHtpasswd(path string) (*Users, error) {
 // ParseHtpasswd reads the content of a file as OpenHtpasswd does.
 func ParseHtpasswd(data []byte) (*Users, error) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // editors on Windows begin with it
-	users := &Users{hashes: make(map[string][]byte)}
+	users := newUsers()
 	number := 0
 	for line := range strings.Lines(string(data)) {
 		number++
@@ -55,15 +61,12 @@ func ParseHtpasswd(data []byte) (*Users, error) {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
 	}
-	if len(users.hashes) == 0 {
-		users.costliest = []byte(nobody)
-	}
 	return users, nil
 }
 
 // SingleUser holds one user. It fails when the name can't be one or the hash is none of bcrypt's.
 func SingleUser(name, hash string) (*Users, error) {
-	users := &Users{hashes: make(map[string][]byte)}
+	users := newUsers()
 	if err := users.add(name, hash); err != nil {
 		return nil, err
 	}
@@ -89,10 +92,11 @@ func (u *Users) add(name, hash string) error {
 	if err != nil {
 		return fmt.Errorf("the user %q: %w", name, err)
 	}
-	if highest, err := bcrypt.Cost(u.costliest); err != nil || cost > highest {
+	if highest, err := bcrypt.Cost(u.costliest); err != nil || cost > highest || len(u.hashes) == 0 {
 		u.costliest = []byte(hash)
 	}
 	u.hashes[name] = []byte(hash)
+	u.generations[name] = newGeneration(name, []byte(hash))
 	return nil
 }
 
@@ -143,13 +147,10 @@ func (u *Users) entry(user string) (hash []byte, known bool) {
 	return hash, known
 }
 
-// generation tells a user's credential from the one before and the one after it, and nothing else. It is empty for users
-// that are unknown.
-func (u *Users) generation(user string) string {
-	hash, known := u.hashes[user]
-	if !known {
-		return ""
-	}
+// generation is empty for users that are unknown.
+func (u *Users) generation(user string) string { return u.generations[user] }
+
+func newGeneration(user string, hash []byte) string {
 	sum := sha256.Sum256(append([]byte("generation of "+user+":"), hash...))
 	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }

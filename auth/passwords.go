@@ -130,10 +130,11 @@ func (p *passwords) refuse(ctx context.Context, wait time.Duration) (outcome, ti
 
 func (p *passwords) credential(user, password string, hash []byte) (c credential) {
 	mac := hmac.New(sha256.New, p.secret[:])
-	for _, part := range [][]byte{[]byte(user), []byte(password), hash} {
-		_ = binary.Write(mac, binary.BigEndian, uint64(len(part))) // a hash takes everything
-		mac.Write(part)
+	text := make([]byte, 0, 256)
+	for _, part := range []string{user, password, string(hash)} {
+		text = append(binary.BigEndian.AppendUint64(text, uint64(len(part))), part...)
 	}
+	mac.Write(text)
 	mac.Sum(c[:0])
 	return c
 }

@@ -16,14 +16,15 @@ import (
 // cheap returns users whose passwords are their names, with hashes that are quick to compare.
 func cheap(t testing.TB, names ...string) *Users {
 	t.Helper()
-	users := &Users{hashes: make(map[string][]byte), costliest: []byte(nobody)}
+	users := newUsers()
 	for _, name := range names {
 		hash, err := bcrypt.GenerateFromPassword([]byte(name), bcrypt.MinCost)
+		if err == nil {
+			err = users.add(name, string(hash))
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		users.hashes[name] = hash
-		users.costliest = hash
 	}
 	return users
 }

@@ -27,6 +27,8 @@ type Client struct {
 	HTTP *http.Client
 	// User and Password are sent with every request unless User is empty.
 	User, Password string
+	// Token is a bearer token that is sent instead, unless it is empty.
+	Token string
 }
 
 // StatusError is an answer that was not expected.
@@ -101,7 +103,9 @@ func (c *Client) newRequest(ctx context.Context, r Request) (*http.Request, erro
 	if r.Header != nil {
 		req.Header = r.Header
 	}
-	if c.User != "" {
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token)
+	} else if c.User != "" {
 		req.SetBasicAuth(c.User, c.Password)
 	}
 	return req, nil

@@ -42,6 +42,7 @@ type settings struct {
 	large       int64 // bytes
 	only        *regexp.Regexp
 	start       []string
+	gate        string // a program
 	running     target
 }
 
@@ -58,6 +59,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 		s.start = append(s.start, v)
 		return nil
 	})
+	f.StringVar(&s.gate, "gate", "", "measure what passwords, rules and tokens cost this Berth, against itself without")
 	f.StringVar(&s.running.url, "url", "", "measure a registry that runs already at this URL")
 	f.IntVar(&s.running.pid, "pid", 0, "the process id of that registry, if it runs here")
 	f.StringVar(&s.running.ca, "ca", "", "PEM file with that registry's certificate")
@@ -67,8 +69,14 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	}
 	s.large <<= 20
 	s.running.name, s.running.password = "registry", os.Getenv("LOAD_PASSWORD")
-	if (len(s.start) == 0) == (s.running.url == "") || f.NArg() > 0 {
-		return s, errors.New("say which registry to measure: either -start or -url")
+	given := 0
+	for _, is := range []bool{len(s.start) > 0, s.running.url != "", s.gate != ""} {
+		if is {
+			given++
+		}
+	}
+	if given != 1 || f.NArg() > 0 {
+		return s, errors.New("say which registry to measure: one of -start, -url and -gate")
 	}
 	var err error
 	s.only, err = regexp.Compile(*only)
@@ -79,6 +87,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	s, err := parse(args, stderr)
 	if err != nil {
 		return err
+	}
+	if s.gate != "" {
+		return measureGate(ctx, s, stdout, stderr)
 	}
 	targets := []*target{&s.running}
 	if s.running.url == "" {

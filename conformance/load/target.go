@@ -17,7 +17,8 @@ import (
 type target struct {
 	name, url, ca  string
 	user, password string
-	pid            int // 0 when the process is not known
+	token          string // sent instead of the password, unless it is empty
+	pid            int    // 0 when the process is not known
 }
 
 // client returns a client with a single connection of its own.
@@ -30,7 +31,7 @@ func (t *target) client(http2 bool) (*client.Client, error) {
 	transport.Protocols = new(http.Protocols)
 	transport.Protocols.SetHTTP1(!http2)
 	transport.Protocols.SetHTTP2(http2)
-	return &client.Client{URL: t.url, HTTP: &http.Client{Transport: transport}, User: t.user, Password: t.password}, nil
+	return &client.Client{URL: t.url, HTTP: &http.Client{Transport: transport}, User: t.user, Password: t.password, Token: t.token}, nil
 }
 
 // cpu returns the processor time that the registry has used so far.
