@@ -22,6 +22,8 @@ CLIENTS   := $(addprefix $(BIN)/,conformance crane oras pebble pebble-challtests
 LINT      := $(BIN)/staticcheck
 PEER      := $(BIN)/distribution
 BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd)
+HELM      := $(BIN)/helm
+
 .PHONY: help
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,7 +62,7 @@ unit: ## Test the packages with the race detector, the seeds of the fuzz tests i
 	go test $$race $$(go list ./... | grep -Ev '^berth/conformance(/clients)?$$')
 
 .PHONY: conformance
-conformance: $(CLIENTS) $(BUILDERS) ## Test the program from outside: official suite, clients, kill -9, full disks
+conformance: $(CLIENTS) $(BUILDERS) $(HELM) ## Test the program from outside: official suite, clients, kill -9, full disks
 	BERTH_TOOLS=$(CURDIR)/$(BIN) go test -v -count=1 -timeout 20m -p 1 ./conformance ./conformance/clients
 
 .PHONY: conformance-table
@@ -92,7 +94,7 @@ cover: ## Report how much the packages' own tests cover
 	go tool cover -func .cache/cover | tail -n 1
 
 .PHONY: tools
-tools: $(CLIENTS) $(LINT) $(PEER) $(BUILDERS) ## Build the pinned programs that the checks run
+tools: $(CLIENTS) $(LINT) $(PEER) $(BUILDERS) $(HELM) ## Build the pinned programs that the checks run
 
 $(CLIENTS) $(LINT) &: tools/go.mod tools/go.sum
 	go build -C tools -trimpath -o $(CURDIR)/$(BIN)/ tool
@@ -101,10 +103,13 @@ $(CLIENTS) $(LINT) &: tools/go.mod tools/go.sum
 $(PEER): tools/peers/go.mod tools/peers/go.sum
 	go build -C tools/peers -trimpath -o $(CURDIR)/$(PEER) github.com/distribution/distribution/v3/cmd/registry
 
-.PHONY: clean
 $(BUILDERS) &: tools/builders/go.mod tools/builders/go.sum
 	go build -C tools/builders -trimpath -o $(CURDIR)/$(BIN)/ tool
 	touch $(BUILDERS)
 
+$(HELM): tools/clients/go.mod tools/clients/go.sum
+	go build -C tools/clients -trimpath -o $(CURDIR)/$(BIN)/ tool
+
+.PHONY: clean
 clean: ## Remove what was built
 	rm -rf .cache dist

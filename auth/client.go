@@ -159,10 +159,10 @@ func (c *Client) refuseScope(r *http.Request, scope token.Scope, what string) Re
 	refusal := Refusal{Status: http.StatusUnauthorized, Message: c.gate.pleaseLogIn(r) + ", to " + what}
 	wanted := challenge{scope: scope}
 	if c.bearer != nil {
-		wanted.failure, wanted.description = "insufficient_scope", "the token does not allow to "+what
 		if c.Name() != "" {
-			refusal.Message = wanted.description
+			refusal.Message = "the token does not allow to " + what
 		}
+		wanted.failure, wanted.description = "insufficient_scope", refusal.Message
 	}
 	refusal.Challenge = c.gate.challenge(r, wanted)
 	return refusal

@@ -23,13 +23,19 @@ var program = sync.OnceValues(func() (string, error) {
 	return path, build("../..", "-o", path, "./cmd/registry")
 })
 
-// builders returns the folder with buildx and buildkitd. BERTH_TOOLS names one where they are built already.
+// builders returns the folder with the clients that are built: buildx and buildkitd among them. BERTH_TOOLS names one where
+// they are already.
 var builders = sync.OnceValues(func() (string, error) {
 	dir, err := filepath.Abs(cmp.Or(os.Getenv("BERTH_TOOLS"), filepath.Join(cache, "bin")))
 	if err != nil || os.Getenv("BERTH_TOOLS") != "" {
 		return dir, err
 	}
-	return dir, build("../../tools/builders", "-o", dir+"/", "tool")
+	for _, module := range []string{"../../tools", "../../tools/builders", "../../tools/clients"} {
+		if err := build(module, "-o", dir+"/", "tool"); err != nil {
+			return dir, err
+		}
+	}
+	return dir, nil
 })
 
 func build(module string, args ...string) error {
