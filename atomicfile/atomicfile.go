@@ -1,8 +1,8 @@
 // Package atomicfile puts whole files in place: a reader finds the old content or the new one, and after a power loss so
 // does the next start. What was written is synced, with its directory, before a call returns.
 //
-// It fails with the errors of package os, and leaves nothing behind then but what a crash in the middle leaves: a file
-// whose name begins with .new-.
+// It fails with the errors of package os, and leaves nothing behind then. A crash in the middle leaves a file whose name
+// begins with .new-, which Sweep removes.
 package atomicfile
 
 import (
@@ -11,24 +11,84 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
+
+// File is a file to put in place.
+type File struct {
+	Path string
+	Data []byte
+	Mode fs.FileMode
+}
 
 // Write puts a file in place of whatever is there, whose owner it keeps where it may. A file that is mounted by itself, as
 // containers have it, can't be replaced: it is written over, and a crash then may leave a part.
 func Write(path string, data []byte, mode fs.FileMode) error {
-	temporary, err := writeTemporary(path, data, mode)
+	return WriteAll(File{path, data, mode})
+}
+
+// WriteAll is Write for files that belong together. All are written and synced beside their places before the first is
+// put there: what can't be written changes none of them. A crash in between leaves some in place, the first ones.
+func WriteAll(files ...File) (err error) {
+	temporary := make([]string, len(files))
+	for _, f := range files {
+		if info, err := os.Lstat(f.Path); err == nil && info.IsDir() {
+			return &fs.PathError{Op: "replace", Path: f.Path, Err: syscall.EISDIR}
+		}
+	}
+	for i, f := range files {
+		if temporary[i], err = writeTemporary(f.Path, f.Data, f.Mode); err != nil {
+			return errors.Join(err, removeAll(temporary[:i]))
+		}
+		keepOwner(temporary[i], f.Path)
+	}
+	for i, f := range files {
+		if err := replace(temporary[i], f); err != nil {
+			return errors.Join(err, removeAll(temporary[i:]))
+		}
+	}
+	return nil
+}
+
+func replace(temporary string, f File) error {
+	err := os.Rename(temporary, f.Path)
+	if errors.Is(err, syscall.EBUSY) {
+		return errors.Join(overwrite(f.Path, f.Data), os.Remove(temporary))
+	}
 	if err != nil {
 		return err
 	}
-	keepOwner(temporary, path)
-	if err := os.Rename(temporary, path); err != nil {
-		if errors.Is(err, syscall.EBUSY) {
-			err = overwrite(path, data)
-		}
-		return errors.Join(err, os.Remove(temporary))
-	}
-	return syncDirectory(filepath.Dir(path))
+	return syncDirectory(filepath.Dir(f.Path))
 }
+
+func removeAll(paths []string) error {
+	var errs []error
+	for _, path := range paths {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Sweep removes from a directory what crashes have left there, which may be a copy of a secret: the files that were begun
+// an hour ago or earlier.
+func Sweep(directory string) error {
+	left, err := filepath.Glob(filepath.Join(directory, temporaryName))
+	if err != nil {
+		return err
+	}
+	var old []string
+	for _, path := range left {
+		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > time.Hour {
+			old = append(old, path)
+		}
+	}
+	return removeAll(old)
+}
+
+// temporaryName is the pattern of the names of files that are not yet in place.
+const temporaryName = ".new-*"
 
 // keepOwner gives a new file to the owner of the one that it replaces. Without root that fails, and the file is whose it is.
 func keepOwner(temporary, path string) {
@@ -83,7 +143,7 @@ func createPlainly(path string, data []byte, mode fs.FileMode) error {
 
 // writeTemporary writes and syncs a file beside path.
 func writeTemporary(path string, data []byte, mode fs.FileMode) (string, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := os.CreateTemp(filepath.Dir(path), temporaryName)
 	if err != nil {
 		return "", err
 	}

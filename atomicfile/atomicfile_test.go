@@ -4,10 +4,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // want checks what a directory holds: one file.
@@ -60,6 +62,50 @@ func TestWriteFails(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
 		t.Errorf("the directory has %v, %v", entries, err)
+	}
+}
+
+func TestWriteAll(t *testing.T) {
+	directory := t.TempDir()
+	one, other := filepath.Join(directory, "one"), filepath.Join(directory, "other")
+	if err := WriteAll(File{one, []byte("1"), 0o600}, File{other, []byte("2"), 0o644}); err != nil {
+		t.Fatal(err)
+	}
+	// The second can't be written: the first stays.
+	if err := WriteAll(File{one, []byte("3"), 0o600}, File{filepath.Join(directory, "none", "x"), nil, 0o600}); err == nil {
+		t.Error("a file was made in no directory")
+	}
+	for path, want := range map[string]string{one: "1", other: "2"} {
+		if data, err := os.ReadFile(path); err != nil || string(data) != want {
+			t.Errorf("%s has %q, %v", path, data, err)
+		}
+	}
+	if entries, err := os.ReadDir(directory); err != nil || len(entries) != 2 {
+		t.Errorf("the directory has %v, %v", entries, err)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	directory := t.TempDir()
+	for name, age := range map[string]time.Duration{".new-1": 2 * time.Hour, ".new-2": 0, "file": 2 * time.Hour} {
+		path := filepath.Join(directory, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(directory); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	entries, err := os.ReadDir(directory)
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if err != nil || !slices.Equal(left, []string{".new-2", "file"}) {
+		t.Errorf("left are %v, %v", left, err)
 	}
 }
 

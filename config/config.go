@@ -147,6 +147,9 @@ type TLS struct {
 
 // Authority is a CA, as paths of PEM files: both are set, or none.
 type Authority struct {
+	// Directory is where the registry keeps its CA and the certificate; several may share one. Empty means tls in the data
+	// directory.
+	Directory   string `yaml:"directory,omitempty"`
 	Certificate string `yaml:"certificate,omitempty"`
 	Key         string `yaml:"key,omitempty"`
 }

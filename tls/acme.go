@@ -109,16 +109,28 @@ func (a *acmeFiles) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 	if until := a.pause(host); a.now().Before(until) {
 		return nil, fmt.Errorf("there is no certificate for %s, and none is asked for before %s", host, until.Format(time.TimeOnly))
 	}
-	asked := *hello
-	asked.ServerName = host
-	certificate, err := a.manager.GetCertificate(&asked)
+	certificate, err := a.manager.GetCertificate(helloFor(host))
 	a.note(host, certificate, err)
 	return certificate, err
 }
 
+// helloFor is what the library is asked with, whoever the client is: one that does not know ECDSA would have it order a
+// second certificate, with RSA, and that would be for anybody to start.
+func helloFor(host string) *tls.ClientHelloInfo {
+	return &tls.ClientHelloInfo{
+		ServerName:   host,
+		CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
+	}
+}
+
+// pause returns until when the ACME server is not asked: zero while there is a certificate, which the library has without
+// asking.
 func (a *acmeFiles) pause(host string) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if leaf := a.current[host]; leaf != nil && a.now().Before(leaf.NotAfter) {
+		return time.Time{}
+	}
 	return a.paused[host]
 }
 
@@ -162,17 +174,14 @@ func (a *acmeFiles) run(ctx context.Context) {
 	}
 }
 
-// ask wants each host's certificate, as a client does that knows ECDSA. It does not wait for the library beyond ctx, which
+// ask wants each host's certificate, as a client does. It does not wait for the library beyond ctx, which
 // the library does not take.
 func (a *acmeFiles) ask(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for _, host := range a.hosts {
-			_, _ = a.certificate(&tls.ClientHelloInfo{ // what goes wrong is noted
-				ServerName:   host,
-				CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
-			})
+			_, _ = a.certificate(helloFor(host)) // what goes wrong is noted
 		}
 	}()
 	select {

@@ -2,6 +2,7 @@ package tls
 
 import (
 	"crypto/tls"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -82,6 +83,18 @@ func TestACMEKeepsWhatItHas(t *testing.T) {
 	wantLog(t, log, "TLS certificate in use", "it expires soon")
 	if n := strings.Count(log.String(), "it expires soon"); n != 1 {
 		t.Errorf("it was said %d times", n)
+	}
+	// A client that knows RSA only gets the same certificate, and nobody is asked for another.
+	rsa := &tls.ClientHelloInfo{ServerName: "registry.example", CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}
+	for range 2 {
+		if got, err := a.certificate(rsa); err != nil || !got.Leaf.Equal(a.leaf()) {
+			t.Errorf("to a client without ECDSA: %v", err)
+		}
+	}
+	// While the ACME server fails, what there is is served.
+	a.note("registry.example", nil, errors.New("out of paper"))
+	if _, err := a.certificate(&tls.ClientHelloInfo{ServerName: "registry.example"}); err != nil {
+		t.Errorf("after a failure: %v", err)
 	}
 	source := openOn(t, newFake(t), c, quiet())
 	clientOf := client(t, trusting(t, read(t, certificate)), serve(t, with(source)), true)

@@ -6,6 +6,8 @@ import (
 	"crypto/elliptic"
 	"crypto/x509"
 	"errors"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -335,7 +337,7 @@ func TestGivenAuthorityRefused(t *testing.T) {
 		"for clients": {func(p *template) { p.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, "does not allow certificates of servers"},
 		"expired":     {func(p *template) { p.NotAfter = time.Now().Add(-time.Minute) }, "expired on"},
 		"constrained": {func(p *template) {
-			p.PermittedDNSDomains = []string{"example.com"}
+			p.PermittedDNSDomains, p.PermittedIPRanges = []string{"example.com"}, []*net.IPNet{network("10.0.0.0/8")}
 			p.PermittedDNSDomainsCritical = true
 		}, "the CA can't sign a certificate for"},
 	} {
@@ -348,6 +350,46 @@ func TestGivenAuthorityRefused(t *testing.T) {
 				t.Errorf("got %v, want %q in it", err, test.want)
 			}
 		})
+	}
+}
+
+func network(s string) *net.IPNet {
+	p := netip.MustParsePrefix(s)
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// TestConstrainedAuthority has a CA that may sign for some of the machine's addresses. What a request calls the registry
+// neither makes it sign, nor keeps the next start from working.
+func TestConstrainedAuthority(t *testing.T) {
+	p := authorityTemplate()
+	p.PermittedIPRanges = []*net.IPNet{network("127.0.0.0/8"), network("192.168.1.0/24"), network("fd00::/8")}
+	p.PermittedDNSDomainsCritical = true
+	certificate, key := writePair(t, p)
+	c := Config{Directory: t.TempDir(), AuthorityCertificate: certificate, AuthorityKey: key}
+	log, logger := newLog()
+	source := openOn(t, newFake(t), c, logger)
+	names := certificateNames(source.Leaf())
+	if slices.Contains(names, "::1") || !slices.Contains(names, "192.168.1.18") || !slices.Contains(names, "nas") {
+		t.Errorf("the certificate names %v", names)
+	}
+	before := source.Leaf()
+	for range 3 {
+		source.Learn("10.9.9.9:5000")
+	}
+	if !source.Leaf().Equal(before) {
+		t.Error("it was replaced")
+	}
+	if n := strings.Count(log.String(), "the CA can't sign for it"); n != 2 { // ::1 and 10.9.9.9
+		t.Errorf("it was said %d times:\n%s", n, log)
+	}
+	source.Learn("192.168.1.77:5000")
+	again := openOn(t, newFake(t), c, quiet())
+	if names := certificateNames(again.Leaf()); slices.Contains(names, "10.9.9.9") || !slices.Contains(names, "192.168.1.77") {
+		t.Errorf("after a restart the certificate names %v", names)
+	}
+	c.Hosts = []string{"10.9.9.9"}
+	if _, err := openWith(c, newFake(t).system(), quiet()); err == nil || !strings.Contains(err.Error(), "10.9.9.9") {
+		t.Errorf("a name of the configuration that can't be signed for: %v", err)
 	}
 }
 

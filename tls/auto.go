@@ -51,6 +51,8 @@ type auto struct {
 	hosts  []string   // what the machine calls itself
 	learnt []string
 	full   bool // whether it was logged that no more is learnt
+	// refused are names that the CA can't sign a certificate for, because of its constraints.
+	refused map[string]bool
 }
 
 // served is the certificate in use. It is never changed, only replaced.
@@ -67,13 +69,16 @@ func openAuto(c Config, s system, log *slog.Logger) (*auto, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &auto{config: c, system: s, log: log, configured: configured}
+	a := &auto{config: c, system: s, log: log, configured: configured, refused: make(map[string]bool)}
 	a.hosts = s.hostNames(context.Background())
 	if a.authority, err = a.openAuthority(); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(c.Directory, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of the TLS certificate: %w", err)
+	}
+	if err := atomicfile.Sweep(c.Directory); err != nil {
+		log.Warn("what a crash left beside the TLS certificate stays", "error", err)
 	}
 	if err := a.openLearnt(); err != nil {
 		return nil, err
@@ -257,14 +262,35 @@ func (a *auto) newLife() life { return a.authority.lifeFrom(a.now(), leafLifetim
 // wanted returns the names that clients may call this machine by.
 func (a *auto) wanted() ([]string, error) {
 	addresses, err := a.system.localAddresses()
-	names := merge(slices.Clone(a.configured), a.hosts...)
+	names := merge([]string{"localhost", "127.0.0.1", "::1"}, a.configured...)
+	names = merge(names, a.hosts...)
 	return merge(merge(names, addresses...), a.learnt...), err
 }
 
-// missing returns the names that the certificate in use lacks.
+// missing returns the names that the certificate in use lacks, and could have.
 func (a *auto) missing(names []string) []string {
 	known := a.current.Load().names
-	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return known[name] })
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return known[name] || a.refused[name] })
+}
+
+// signable leaves out the names that the CA can't sign for, but for those that the configuration asks for.
+func (a *auto) signable(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return !slices.Contains(a.configured, name) && !a.canSign(name)
+	})
+}
+
+// canSign reports whether the CA can sign a certificate for a name. It says so once of one that it can't.
+func (a *auto) canSign(name string) bool {
+	if a.refused[name] {
+		return false
+	}
+	_, err := a.authority.issue(a.title(), []string{name}, a.newLife())
+	if err != nil {
+		a.refused[name] = true
+		a.log.Warn("TLS certificate does not get a name: the CA can't sign for it", "name", name, "error", err)
+	}
+	return err == nil
 }
 
 // add replaces the certificate with one that has more names and ends when it would have ended. Names that are no longer in
@@ -287,6 +313,11 @@ func (a *auto) add(missing []string) error {
 func (a *auto) replace(reason string, names []string, l life) error {
 	made, err := a.authority.issue(a.title(), names, l)
 	if err != nil {
+		if possible := a.signable(names); len(possible) > 0 {
+			made, err = a.authority.issue(a.title(), possible, l)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("make a TLS certificate: %w", err)
 	}
 	pair, err := tls.X509KeyPair(made.certificate, made.key)
@@ -304,10 +335,8 @@ func (a *auto) replace(reason string, names []string, l life) error {
 
 // keep writes the pair. A crash between the two files leaves a pair that does not match, which the next start replaces.
 func (a *auto) keep(made pemPair) error {
-	if err := atomicfile.Write(a.config.path(keyFile), made.key, 0o600); err != nil {
-		return err
-	}
-	return atomicfile.Write(a.config.path(certificateFile), made.certificate, 0o644)
+	return atomicfile.WriteAll(atomicfile.File{Path: a.config.path(keyFile), Data: made.key, Mode: 0o600},
+		atomicfile.File{Path: a.config.path(certificateFile), Data: made.certificate, Mode: 0o644})
 }
 
 func (a *auto) serve(pair *tls.Certificate) {

@@ -128,6 +128,16 @@ func TestContainerWarning(t *testing.T) {
 	}
 }
 
+func TestContainerByEnvironment(t *testing.T) {
+	for _, name := range []string{"container", "KUBERNETES_SERVICE_HOST", "HOME"} {
+		f := newFake(t)
+		f.environ = map[string]string{name: "x"}
+		if got := f.system().inContainer(); got != (name != "HOME") {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 // running opens a source in a bubble and runs it until the returned function is called.
 func running(t *testing.T, f *fake, c Config, log *logBuffer) (*Source, func()) {
 	t.Helper()

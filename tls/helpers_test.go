@@ -19,6 +19,7 @@ import (
 
 // fake is a machine of which a test decides what it says. Its clock runs, offset by as much as a test says.
 type fake struct {
+	environ   map[string]string
 	mu        sync.Mutex
 	root      string
 	offset    time.Duration
@@ -64,7 +65,8 @@ func (f *fake) system() system {
 			}
 			return f.full, nil
 		},
-		root: f.root,
+		getenv: func(name string) string { return f.environ[name] },
+		root:   f.root,
 	}
 }
 

@@ -17,6 +17,7 @@ type system struct {
 	hostname  func() (string, error)
 	// qualified returns the full name of a host, with or without a dot at its end.
 	qualified func(ctx context.Context, host string) (string, error)
+	getenv    func(name string) string
 	// root is the root directory.
 	root string
 }
@@ -27,6 +28,7 @@ func realSystem() system {
 		addresses: net.InterfaceAddrs,
 		hostname:  os.Hostname,
 		qualified: net.DefaultResolver.LookupCNAME,
+		getenv:    os.Getenv,
 		root:      "/",
 	}
 }
@@ -76,12 +78,13 @@ func (s system) localAddresses() ([]string, error) {
 }
 
 // inContainer reports whether the process sees a container's addresses in place of the machine's. Docker, Podman and
-// Kubernetes leave one of these.
+// Kubernetes leave one of these files, LXC and systemd-nspawn the variable container, and Kubernetes without an account for
+// its pods that of its service.
 func (s system) inContainer() bool {
 	for _, mark := range []string{".dockerenv", "run/.containerenv", "var/run/secrets/kubernetes.io"} {
 		if _, err := os.Stat(filepath.Join(s.root, mark)); err == nil {
 			return true
 		}
 	}
-	return false
+	return s.getenv("container") != "" || s.getenv("KUBERNETES_SERVICE_HOST") != ""
 }

@@ -41,7 +41,7 @@ func notInHost(r rune) bool {
 
 // configuredNames returns the names that need not be found out, without repetition.
 func (c Config) configuredNames() ([]string, error) {
-	names := []string{"localhost", "127.0.0.1", "::1"}
+	var names []string
 	for _, host := range c.Hosts {
 		name, ok := canonical(host)
 		if !ok {

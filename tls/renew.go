@@ -77,35 +77,39 @@ func (a *auto) learn(host string) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.current.Load().names[name] || !a.remember(name) {
+	if a.current.Load().names[name] || len(a.refused) >= mostNames || !a.hasRoom(name) || !a.canSign(name) {
 		return
 	}
 	a.log.Info("TLS certificate gets a name from a request", "name", name)
-	a.report(a.add([]string{name}))
+	if err := a.add([]string{name}); err != nil {
+		a.report(err)
+		return
+	}
+	a.remember(name)
 }
 
-// remember keeps a name for the next start, and reports whether there was room. Another server on the same directory may
-// have learnt others.
-func (a *auto) remember(name string) bool {
-	path := a.config.path(learntFile)
-	if others, err := readLearnt(path); err == nil {
+// hasRoom reports whether one more name may be learnt, or is learnt already. Another server on the same directory may have
+// learnt others.
+func (a *auto) hasRoom(name string) bool {
+	if others, err := readLearnt(a.config.path(learntFile)); err == nil {
 		a.learnt = merge(a.learnt, others...)
 		a.learnt = a.learnt[:min(len(a.learnt), mostLearnt)]
 	}
-	if slices.Contains(a.learnt, name) {
+	if slices.Contains(a.learnt, name) || len(a.learnt) < mostLearnt {
 		return true
 	}
-	if len(a.learnt) >= mostLearnt {
-		if !a.full {
-			a.log.Warn("TLS certificate gets no more names from requests: list them in http.tls.hosts", "name", name,
-				"learnt", a.learnt)
-		}
-		a.full = true
-		return false
+	if !a.full {
+		a.log.Warn("TLS certificate gets no more names from requests: list them in http.tls.hosts, or remove "+learntFile+" and restart",
+			"name", name, "learnt", a.learnt)
 	}
-	a.learnt = append(a.learnt, name)
-	if err := writeLearnt(path, a.learnt); err != nil {
+	a.full = true
+	return false
+}
+
+// remember keeps a name for the next start.
+func (a *auto) remember(name string) {
+	a.learnt = merge(a.learnt, name)
+	if err := writeLearnt(a.config.path(learntFile), a.learnt); err != nil {
 		a.log.Error("a name from a request is not kept for the next start", "name", name, "error", err)
 	}
-	return true
 }

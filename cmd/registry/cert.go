@@ -17,6 +17,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"berth/atomicfile"
 	"berth/config"
 	"berth/tls"
 	"berth/tls/trust"
@@ -117,7 +118,7 @@ func (s streams) tlsDirectory(args []string) (*config.Config, string, error) {
 		return nil, "", err
 	}
 	directory, err := dataDirectory(c, s.environ)
-	return c, filepath.Join(directory, "tls"), err
+	return c, certificateDirectory(c.HTTP.TLS, directory), err
 }
 
 // authority returns the registry's own CA.
@@ -132,41 +133,28 @@ func (s streams) authority(args []string) (*tls.Authority, error) {
 	return tls.LoadAuthority(tlsConfig(c.HTTP, directory))
 }
 
-// writePair writes a certificate and its key. Both or none are replaced.
+// writePair writes a certificate and its key to a directory, which is made if missing. What can't be written replaces
+// neither.
 func (s streams) writePair(directory string, certificate, key []byte, force bool) error {
-	files := []struct {
-		path    string
-		content []byte
-		mode    fs.FileMode
-	}{
-		{filepath.Join(directory, "key.pem"), key, 0o600},
-		{filepath.Join(directory, "certificate.pem"), certificate, 0o644},
+	files := []atomicfile.File{
+		{Path: filepath.Join(directory, "key.pem"), Data: key, Mode: 0o600},
+		{Path: filepath.Join(directory, "certificate.pem"), Data: certificate, Mode: 0o644},
 	}
 	for _, f := range files {
-		if _, err := os.Lstat(f.path); err == nil && !force {
-			return fmt.Errorf("%s is there already: name another directory with --out, or replace it with --force", f.path)
+		if _, err := os.Lstat(f.Path); err == nil && !force {
+			return fmt.Errorf("%s is there already: name another directory with --out, or replace it with --force", f.Path)
 		}
 	}
-	for _, f := range files {
-		if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err := createFile(f.path, f.content, f.mode); err != nil {
-			return err
-		}
-		fmt.Fprintln(s.out, f.path)
-	}
-	return nil
-}
-
-// createFile writes a file that is not there yet.
-func createFile(path string, content []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
+	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return err
 	}
-	_, err = f.Write(content)
-	return errors.Join(err, f.Sync(), f.Close())
+	if err := atomicfile.WriteAll(files...); err != nil {
+		return err
+	}
+	for _, f := range files {
+		fmt.Fprintln(s.out, f.Path)
+	}
+	return nil
 }
 
 // certificateReport is what `cert show` shows.
@@ -229,6 +217,9 @@ func certificates(c *config.Config, directory, address string) (*certificateRepo
 		}
 		report.Address = reachable
 		report.Trust = trust.Line(reachable, authority.PEM())
+		if closed(c.HTTP.TLS) {
+			report.Trust = copyCA(file, reachable)
+		}
 	}
 	return report, nil
 }
@@ -295,6 +286,16 @@ func trustAddress(c config.HTTP) string {
 		return ""
 	}
 	return net.JoinHostPort(strings.ToLower(name), port)
+}
+
+// closed reports whether a machine without a certificate of its own is kept from the pages about trust, too.
+func closed(t config.TLS) bool {
+	return len(t.ClientCAs) > 0 && (t.ClientAuth == "" || strings.HasPrefix(t.ClientAuth, "require"))
+}
+
+// copyCA says how a machine comes to trust a registry from which it can't fetch the CA.
+func copyCA(file, host string) string {
+	return fmt.Sprintf("copy %s to the machine, for Docker as /etc/docker/certs.d/%s/ca.crt: without a client certificate it can't fetch it", file, host)
 }
 
 func (r *certificateReport) write(s streams) error {

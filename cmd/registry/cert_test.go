@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -189,7 +190,22 @@ func TestCertIssue(t *testing.T) {
 	if info, err := os.Stat(keyPath); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the replaced key's file: %v, %v", info.Mode(), err)
 	}
-	for _, args := range [][]string{{}, {"--hosts", "a b"}, {"--hosts", ""}, {"--hosts", "a", "--out", filepath.Join(out, "nowhere")}} {
+	made := filepath.Join(out, "new", "directory")
+	if _, _, err := command(t, environ, "cert", "issue", "--hosts", "a", "--out", made); err != nil {
+		t.Error(err)
+	}
+	// A certificate that can't be replaced leaves the key as it is.
+	before, err = os.ReadFile(filepath.Join(made, "key.pem"))
+	if err := errors.Join(err, os.Remove(filepath.Join(made, "certificate.pem")), os.Mkdir(filepath.Join(made, "certificate.pem"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := command(t, environ, "cert", "issue", "--hosts", "a", "--out", made, "--force"); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if after, err := os.ReadFile(filepath.Join(made, "key.pem")); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the key has changed, %v", err)
+	}
+	for _, args := range [][]string{{}, {"--hosts", "a b"}, {"--hosts", ""}, {"--hosts", "a", "--out", filepath.Join(keyPath, "below")}} {
 		if said, _, err := command(t, environ, append([]string{"cert", "issue", "--out", t.TempDir()}, args...)...); err == nil {
 			t.Errorf("%q: %s", args, said)
 		}

@@ -1,12 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
-	"net/netip"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"berth/config"
 	"berth/tls/trust"
@@ -24,7 +22,7 @@ func (s streams) greet(c *config.Config, e *entrance, directory string, l login)
 		fmt.Fprintf(s.out, "  listening  %s (%s)\n  data       %s\n", addr, scheme, directory)
 		return
 	}
-	host := reachableAs(addr)
+	host := reachableAs(c.HTTP, addr)
 	fmt.Fprintf(s.out, "  listening  %s (%s://%s)\n", addr, scheme, host)
 	fmt.Fprintf(s.out, "  data       %s\n", directory)
 	if l.passwordFile != "" {
@@ -32,22 +30,23 @@ func (s streams) greet(c *config.Config, e *entrance, directory string, l login)
 	}
 	fmt.Fprintf(s.out, "  next       %s\n", l.next(host))
 	if ca := e.source.CA(); ca != nil {
-		fmt.Fprintf(s.out, "\nA machine trusts this registry (CA %s) after this line;\nput the address that it uses in the place of %s:\n\n  %s\n\n",
-			filepath.Join(directory, "tls", "ca.pem"), host, trust.Line(host, ca))
+		file := cmp.Or(c.HTTP.TLS.Auto.Certificate, filepath.Join(certificateDirectory(c.HTTP.TLS, directory), "ca.pem"))
+		how := trust.Line(host, ca)
+		if closed(c.HTTP.TLS) {
+			how = copyCA(file, host)
+		}
+		fmt.Fprintf(s.out, "\nA machine trusts this registry (CA %s) after this;\nput the address that it uses in the place of %s:\n\n  %s\n\n", file, host, how)
 	}
 }
 
-// reachableAs is the name by which another machine most likely reaches the listener.
-func reachableAs(addr net.Addr) string {
-	host, port, err := net.SplitHostPort(addr.String())
+// reachableAs is the HOST:PORT by which other machines most likely reach the listener.
+func reachableAs(c config.HTTP, addr net.Addr) string {
+	_, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
 		return addr.String()
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
-		host = "localhost"
-		if name, err := os.Hostname(); err == nil && name != "" {
-			host = strings.ToLower(name)
-		}
+	if host, _, err := net.SplitHostPort(c.Addr); err == nil {
+		c.Addr = net.JoinHostPort(host, port) // the port may have been left to the system
 	}
-	return net.JoinHostPort(host, port)
+	return cmp.Or(trustAddress(c), addr.String())
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -24,9 +27,28 @@ type entrance struct {
 	source   *tls.Source
 }
 
+// certificateDirectory is where mode auto keeps its files: the configured directory, else one in the data directory.
+func certificateDirectory(c config.TLS, data string) string {
+	return cmp.Or(c.Auto.Directory, filepath.Join(data, "tls"))
+}
+
+// buildTime is when the program was built, else when its source was committed, else zero.
+func buildTime() time.Time {
+	text := built
+	if info, ok := debug.ReadBuildInfo(); ok && text == "" {
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.time" {
+				text = setting.Value
+			}
+		}
+	}
+	t, _ := time.Parse(time.RFC3339, text) // a build that does not say leaves the clock unchecked
+	return t
+}
+
 // listen opens the port, with TLS unless that is off.
-func listen(c config.HTTP, tlsDirectory string, log *slog.Logger) (*entrance, error) {
-	source, err := tls.Open(tlsConfig(c, tlsDirectory), log)
+func listen(c config.HTTP, data string, log *slog.Logger) (*entrance, error) {
+	source, err := tls.Open(tlsConfig(c, certificateDirectory(c.TLS, data)), log)
 	if err != nil {
 		return nil, err
 	}
@@ -38,13 +60,12 @@ func listen(c config.HTTP, tlsDirectory string, log *slog.Logger) (*entrance, er
 		return nil, fmt.Errorf("http.addr: %w", err)
 	}
 	if source.Config() != nil {
-		listener = tls.NewListener(listener, source.Config(), trustAdvice(source.CA()))
+		listener = tls.NewListener(listener, source.Config(), trustAdvice(c.TLS, source.CA()))
 	}
 	return &entrance{listener, source}, nil
 }
 
 func tlsConfig(c config.HTTP, directory string) tls.Config {
-	buildTime, _ := time.Parse(time.RFC3339, built) // a build that does not say leaves the clock unchecked
 	return tls.Config{
 		Mode:                 c.TLS.Mode,
 		Certificate:          c.TLS.Certificate,
@@ -55,7 +76,7 @@ func tlsConfig(c config.HTTP, directory string) tls.Config {
 		Hosts:                c.TLS.Hosts,
 		Host:                 c.Host,
 		LearnDisabled:        !c.TLS.Learn,
-		BuildTime:            buildTime,
+		BuildTime:            buildTime(),
 		ACME:                 tls.ACME(c.TLS.LetsEncrypt),
 		ClientCAs:            c.TLS.ClientCAs,
 		ClientAuth:           c.TLS.ClientAuth,
@@ -66,8 +87,8 @@ func tlsConfig(c config.HTTP, directory string) tls.Config {
 }
 
 // trustAdvice tells a client that spoke plain HTTP how to trust the certificate.
-func trustAdvice(ca []byte) func(host string) string {
-	if ca == nil {
+func trustAdvice(c config.TLS, ca []byte) func(host string) string {
+	if ca == nil || closed(c) {
 		return nil
 	}
 	return func(host string) string {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,7 +86,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 		return err
 	}
 	defer reload.login.close()
-	entrance, err := listen(c.HTTP, filepath.Join(stores.directory, "tls"), log)
+	entrance, err := listen(c.HTTP, stores.directory, log)
 	if err != nil {
 		return err
 	}
