@@ -37,7 +37,7 @@ test: requirements check cross unit conformance ## Check, build and test everyth
 
 .PHONY: requirements
 requirements: ## Install what the tests need and Go does not bring (Debian, as root)
-	@tools/install-debian.sh gcc libc6-dev busybox-static curl dash shellcheck wget \
+	@tools/install-debian.sh gcc libc6-dev busybox-static curl dash openssl shellcheck wget \
 		containerd docker.io iproute2 iptables podman runc skopeo util-linux
 
 .PHONY: check
