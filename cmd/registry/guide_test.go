@@ -1,10 +1,12 @@
 package main
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -23,6 +25,80 @@ func trusted(t *testing.T, directory string) string {
 	r := serve(t, directory)
 	t.Cleanup(func() { r.end(t) })
 	return strings.TrimPrefix(r.url(), "https://")
+}
+
+// TestAccessGuide does what docs/guides/access.md says, with its configuration. docker is a stand-in that asks the registry
+// whether the password is right.
+func TestAccessGuide(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("curl is not installed")
+		}
+		t.Skip("curl is not installed")
+	}
+	const page = "../../docs/guides/access.md"
+	work, bin := t.TempDir(), t.TempDir()
+	address := freeAddress(t)
+	content, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, configuration, _ := strings.Cut(string(content), "```yaml\n")
+	configuration, _, _ = strings.Cut(configuration, "```")
+	configuration = strings.Replace(configuration, ":5000", address, 1)
+	if err := os.WriteFile(filepath.Join(work, "config.yml"), []byte(configuration), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script(t, filepath.Join(bin, "registry"), `BERTH_TEST_COMMAND=1 exec `+self+` "$@"`)
+	script(t, filepath.Join(bin, "docker"), `printf 'user = "%s:%s"\n' "$3" "$(cat)" | curl --fail --silent --cacert data/tls/ca.pem --config - https://$5/v2/`)
+	guide := guideRunner{t, work, []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + work}}
+	var all strings.Builder
+	for i, block := range shellBlocks(t, page) {
+		if i == 1 { // the users are there
+			stop := guide.start("registry", "serve", "config.yml")
+			defer stop()
+			guide.run("until curl --silent --insecure https://" + address + "/v2/ >/dev/null; do sleep 0.05; done")
+		}
+		all.WriteString(guide.run(strings.ReplaceAll(block, "localhost:5000", address)))
+	}
+	for _, want := range []string{"ann\nci\n", "allowed: rule 2 allows it", "allowed: rule 1 allows it", "{}", "nodes", "token build is revoked", `"subject":"robot:nodes"`} {
+		if !strings.Contains(all.String(), want) {
+			t.Errorf("%q is not in\n%s", want, all.String())
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start runs a program beside the guide until the returned function is called.
+func (g guideRunner) start(name string, args ...string) (stop func()) {
+	g.t.Helper()
+	path := strings.TrimPrefix(strings.Split(g.environ[0], ":")[0], "PATH=")
+	command := exec.CommandContext(g.t.Context(), filepath.Join(path, name), args...)
+	command.Dir, command.Env = g.directory, g.environ
+	var out output
+	command.Stdout, command.Stderr = &out, &out
+	if err := command.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	return func() {
+		_ = command.Process.Signal(syscall.SIGTERM)
+		if err := command.Wait(); err != nil {
+			g.t.Errorf("%s: %v\n%s", name, err, out.String())
+		}
+	}
 }
 
 // script writes an executable file.
