@@ -46,7 +46,7 @@ func LoadAuthority(c Config) (*Authority, error) {
 	}
 	certificate, err := os.ReadFile(c.path(authorityFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNoAuthority
+		return nil, c.noAuthority()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the CA: %w", err)
@@ -62,6 +62,16 @@ func LoadAuthority(c Config) (*Authority, error) {
 			authorityKeyFile, certificateFile)
 	}
 	return a, nil
+}
+
+// noAuthority tells a CA that was never made, which is ErrNoAuthority, from one that is gone.
+func (c Config) noAuthority() error {
+	if leaf, err := LoadLeaf(c.Directory); err != nil || selfSigned(leaf) {
+		return ErrNoAuthority
+	}
+	return fmt.Errorf("%s is gone, which signed %s and which clients trust: restore %s and %s from a backup, or name them in "+
+		"http.tls.auto. To start over with a new CA, which every client has to be told to trust, remove %s",
+		c.path(authorityFile), certificateFile, authorityFile, authorityKeyFile, certificateFile)
 }
 
 // givenAuthority returns the CA that the configuration names.

@@ -120,11 +120,6 @@ func (a *auto) makeAuthority() error {
 		return fmt.Errorf("the clock says %s, which is before this program was built: set the clock and start again",
 			now.UTC().Format(time.DateTime))
 	}
-	if leaf, err := LoadLeaf(a.config.Directory); err == nil && !selfSigned(leaf) {
-		return fmt.Errorf("%s is gone, which signed %s and which clients trust: restore %s and %s from a backup, or name them in "+
-			"http.tls.auto. To start over with a new CA, which every client has to be told to trust, remove %s",
-			authorityFile, certificateFile, authorityFile, authorityKeyFile, certificateFile)
-	}
 	created, err := a.config.createAuthority(now, a.title())
 	if created {
 		a.log.Info("CA made: clients have to be told to trust it", "certificate", a.config.path(authorityFile))

@@ -14,6 +14,12 @@ import (
 // mostLearnt bounds what requests can add to the certificate in all the time that the directory exists.
 const mostLearnt = 16
 
+// Learnable reports whether a Source would Learn a host.
+func Learnable(host string) bool {
+	_, ok := learnable(host)
+	return ok
+}
+
 // learnable returns the name in a request's Host header, when it is one that only machines nearby can mean by it: a
 // private address, a bare name, or one below .local or .lan.
 func learnable(hostport string) (string, bool) {

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -40,11 +41,13 @@ machines. These commands read the files that the registry keeps: they work wheth
 
 func certShowCommand(s streams) *cobra.Command {
 	var address string
-	var asJSON bool
+	var asJSON, onlyLine bool
 	command := &cobra.Command{
 		Use:   "show [CONFIG]",
 		Short: "Show the certificate, the CA, and the line that makes a machine trust it",
-		Args:  cobra.MaximumNArgs(1),
+		Example: `  registry cert show
+  registry cert show --address registry.lan:5000 --line | ssh node sh`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, directory, err := s.tlsDirectory(args)
 			if err != nil {
@@ -54,12 +57,16 @@ func certShowCommand(s streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if onlyLine {
+				return report.writeLine(s)
+			}
 			if asJSON {
 				return s.printJSON(report)
 			}
 			return report.write(s)
 		},
 	}
+	command.Flags().BoolVar(&onlyLine, "line", false, "print the line for another machine and nothing else, or fail where there is none")
 	command.Flags().StringVar(&address, "address", "", "HOST:PORT by which other machines reach the registry, for the trust line")
 	command.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return command
@@ -157,6 +164,20 @@ func (s streams) writePair(directory string, certificate, key []byte, force bool
 	return nil
 }
 
+// writeLine prints what another machine is to run.
+func (r *certificateReport) writeLine(s streams) error {
+	switch {
+	case r.Trust == "":
+		return fmt.Errorf("http.tls.mode is %s: the registry has no CA of its own that a machine would have to trust", r.Mode)
+	case r.closed:
+		return errors.New(r.Trust)
+	case r.Warning != "":
+		return errors.New(r.Warning)
+	}
+	_, err := fmt.Fprintln(s.out, r.Trust)
+	return err
+}
+
 // certificateReport is what `cert show` shows.
 type certificateReport struct {
 	Mode         string            `json:"mode"`
@@ -164,6 +185,10 @@ type certificateReport struct {
 	CA           *certificateInfo  `json:"ca,omitempty"`
 	Address      string            `json:"address,omitempty"`
 	Trust        string            `json:"trust,omitempty"`
+	// Warning says why machines would refuse the registry at that address all the same.
+	Warning string `json:"warning,omitempty"`
+
+	closed bool // Trust is no line
 }
 
 type certificateInfo struct {
@@ -218,8 +243,9 @@ func certificates(c *config.Config, directory, address string) (*certificateRepo
 		report.Address = reachable
 		report.Trust = trust.Line(reachable, authority.PEM())
 		if closed(c.HTTP.TLS) {
-			report.Trust = copyCA(file, reachable)
+			report.Trust, report.closed = copyCA(file, reachable), true
 		}
+		report.Warning = unnamed(report.Certificates[0], reachable, c.HTTP.TLS.Learn)
 	}
 	return report, nil
 }
@@ -288,6 +314,16 @@ func trustAddress(c config.HTTP) string {
 	return net.JoinHostPort(strings.ToLower(name), port)
 }
 
+// unnamed says that a certificate does not name the host of an address, if that is so. Private addresses and names for use
+// nearby are added when they are first used.
+func unnamed(c certificateInfo, address string, learn bool) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || slices.Contains(c.Names, host) || learn && tls.Learnable(host) {
+		return ""
+	}
+	return fmt.Sprintf("the certificate does not name %s: add it to http.tls.hosts and start the registry again", host)
+}
+
 // closed reports whether a machine without a certificate of its own is kept from the pages about trust, too.
 func closed(t config.TLS) bool {
 	return len(t.ClientCAs) > 0 && (t.ClientAuth == "" || strings.HasPrefix(t.ClientAuth, "require"))
@@ -311,6 +347,13 @@ func (r *certificateReport) write(s streams) error {
 		r.CA.write(row)
 	}
 	if err := table.Flush(); err != nil || r.Trust == "" {
+		return err
+	}
+	if r.Warning != "" {
+		fmt.Fprintln(s.errOut, "warning:", r.Warning)
+	}
+	if r.closed {
+		_, err := fmt.Fprintf(s.out, "\nFor each machine that is to trust the registry as %s: %s\n", r.Address, r.Trust)
 		return err
 	}
 	_, err := fmt.Fprintf(s.out, "\nRun this on each machine that is to trust the registry as %s:\n\n%s\n", r.Address, r.Trust)

@@ -249,3 +249,39 @@ func TestTrustAddress(t *testing.T) {
 		t.Errorf("a socket: %v\n%s", err, out)
 	}
 }
+
+// TestCertLine prints the line alone, or nothing that a shell could take for one.
+func TestCertLine(t *testing.T) {
+	directory := t.TempDir()
+	serve(t, directory).end(t)
+	line, _, err := command(t, inData(directory), "cert", "show", "--line", "--address", "192.168.1.18:5000")
+	if err != nil || !strings.HasSuffix(line, "\n") || strings.Count(line, "\n") != 1 || !strings.Contains(line, "192.168.1.18:5000") {
+		t.Errorf("got %q, %v", line, err)
+	}
+	files := t.TempDir()
+	if _, _, err := command(t, inData(directory), "cert", "issue", "--hosts", "a", "--out", files); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		environ []string
+		address string
+		want    string
+	}{
+		"files":    {[]string{"REGISTRY_HTTP_TLS_CERTIFICATE=" + filepath.Join(files, "certificate.pem"), "REGISTRY_HTTP_TLS_KEY=" + filepath.Join(files, "key.pem")}, "a:5000", "no CA of its own"},
+		"off":      {[]string{"REGISTRY_HTTP_TLS_MODE=off"}, "a:5000", "http.tls.mode is off"},
+		"unnamed":  {nil, "registry.home.arpa:5000", "add it to http.tls.hosts"},
+		"unlearnt": {[]string{"REGISTRY_HTTP_TLS_LEARN=false"}, "192.168.1.18:5000", "add it to http.tls.hosts"},
+		"closed":   {[]string{"REGISTRY_HTTP_TLS_CLIENTCAS_0=" + filepath.Join(files, "certificate.pem")}, "a:5000", "without a client certificate"},
+	} {
+		line, _, err := command(t, inData(directory, test.environ...), "cert", "show", "--line", "--address", test.address)
+		if line != "" || err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %q, %v", name, line, err)
+		}
+	}
+	if err := os.Remove(filepath.Join(directory, "tls", "ca.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := command(t, inData(directory), "cert", "ca"); err == nil || !strings.Contains(err.Error(), "ca.pem is gone") {
+		t.Errorf("without ca.pem: %v", err)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"berth/config"
@@ -57,6 +59,9 @@ func listen(c config.HTTP, data string, log *slog.Logger) (*entrance, error) {
 	}
 	listener, err := net.Listen(c.Net, c.Addr)
 	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%w: another program listens there; end it, or choose another port", err)
+		}
 		return nil, fmt.Errorf("http.addr: %w", err)
 	}
 	if source.Config() != nil {

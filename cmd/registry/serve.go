@@ -94,12 +94,21 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	if err != nil {
 		return errors.Join(err, entrance.listener.Close())
 	}
+	if reload.login.gate != nil && inTheClear(c.HTTP.TLS, entrance.listener.Addr()) {
+		log.Warn("http.tls.mode is off: passwords arrive as everybody on the way can read them, unless a proxy in front ends TLS")
+	}
 	s.greet(c, entrance, stores.directory, reload.login)
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
 	handler := front(entrance, tokens(c, reload.login, apiHandler(c, stores, reload)))
 	return runServers(ctx, log, reload.tasks(newReaper(c, stores, log).Run, entrance.source.Run),
 		&service{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
 		&service{server: &http.Server{Handler: adminHandler(stores, reload), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second})
+}
+
+// inTheClear reports whether other machines send what they send without TLS.
+func inTheClear(t config.TLS, addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return t.Mode == config.TLSOff && ok && !tcp.IP.IsLoopback()
 }
 
 // tasks adds to others what follows the files of the configuration.
