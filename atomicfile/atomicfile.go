@@ -90,24 +90,40 @@ func Sweep(directory string) error {
 // temporaryName is the pattern of the names of files that are not yet in place.
 const temporaryName = ".new-*"
 
-// keepOwner gives a new file to the owner of the one that it replaces. Without root that fails, and the file is whose it is.
+// keepOwner gives a new file to the owner of the one that it replaces. Without root that may fail: then it keeps the
+// group at least, or the file is whose it is.
 func keepOwner(temporary, path string) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return
 	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
-		_ = os.Chown(temporary, int(owner.Uid), int(owner.Gid))
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Chown(temporary, int(owner.Uid), int(owner.Gid)) != nil {
+		_ = os.Chown(temporary, -1, int(owner.Gid))
 	}
 }
 
+// overwrite writes data over a file. Where that fails, as on a full disk, the file gets back what it had.
 func overwrite(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	old, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if err = fill(f, data); err != nil {
+		err = errors.Join(err, fill(f, old))
+	}
 	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// fill truncates last: until then a file keeps the blocks that it has.
+func fill(f *os.File, data []byte) error {
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return err
+	}
+	return f.Truncate(int64(len(data)))
 }
 
 // Create puts a file in place, or reports false when there is one: of several who try at once one succeeds.

@@ -31,8 +31,7 @@ func verify(t *testing.T, users *Users, user, password string) bool {
 	t.Helper()
 	p := newPasswords(users)
 	defer p.close()
-	result, _ := p.check(t.Context(), user, password, "192.0.2.1")
-	return result == right
+	return p.check(t.Context(), user, password, "192.0.2.1").outcome == right
 }
 
 func TestVerify(t *testing.T) {

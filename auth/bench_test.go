@@ -13,11 +13,11 @@ func BenchmarkAdmit(b *testing.B) {
 	token := bearer(g.fetch(b, basic("ann", "ann"), "repository:team/x:pull"))
 	for name, r := range map[string]func() bool{
 		"Basic": func() bool {
-			c, refusal := g.Admit(password, "192.0.2.1")
+			c, refusal := g.Admit(password, Origin{Remote: "192.0.2.1"})
 			return refusal == nil && c.May("team/x", access.Pull)
 		},
 		"Bearer": func() bool {
-			c, refusal := g.Admit(token, "192.0.2.1")
+			c, refusal := g.Admit(token, Origin{Remote: "192.0.2.1"})
 			return refusal == nil && c.May("team/x", access.Pull)
 		},
 	} {

@@ -27,6 +27,8 @@ type Refusal struct {
 type Client struct {
 	gate *Gate
 	user string // empty for strangers and robots
+	// generation is that of the user's entry that the client showed the credential for.
+	generation string
 	// robot is set for robots.
 	robot *Robot
 	// bearer is what the request's token says, nil for a request without one.
@@ -56,7 +58,7 @@ func (c *Client) entitled(repository string) access.Actions {
 	case c.gate.external != nil:
 		return access.All // its tokens alone decide
 	case c.robot != nil:
-		return c.robot.allowed(repository)
+		return c.robot.allowed(repository) | c.rules.Allowed("", repository) // and what everybody may do
 	}
 	return c.rules.Allowed(c.user, repository)
 }
@@ -149,7 +151,7 @@ func (c *Client) denial(repository string, action access.Actions, what string) s
 		has = "allowed is " + strings.Join(may, " and ")
 	}
 	if c.robot != nil {
-		return fmt.Sprintf("the robot %s may not %s: %s; a token for that is made with registry token create", c.robot.Name, what, has)
+		return fmt.Sprintf("the token %s may not %s: %s; a token for that is made with registry token create", c.robot.Name, what, has)
 	}
 	return fmt.Sprintf("%s may not %s: no access rule allows %s, %s; ask whoever runs this registry", c.user, what, verb(action), has)
 }

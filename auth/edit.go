@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,9 @@ var (
 // AddUser adds a user with a hash of HashPassword to an htpasswd file, which is made if missing, readable by its owner only.
 // It fails with ErrUserExists.
 func AddUser(path, name, hash string) error {
+	if _, err := SingleUser(name, hash); err != nil {
+		return err
+	}
 	return edit(path, func(f *userFile) error {
 		if f.line(name) >= 0 {
 			return fmt.Errorf("%w: %s", ErrUserExists, name)
@@ -60,7 +64,8 @@ type userFile struct{ lines []string }
 // line returns which line is a user's, or -1.
 func (f *userFile) line(name string) int {
 	for i, line := range f.lines {
-		if found, _, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && found == name {
+		line = strings.TrimSpace(line)
+		if found, _, ok := strings.Cut(line, ":"); ok && found == name && line[0] != '#' {
 			return i
 		}
 	}
@@ -83,7 +88,7 @@ func edit(path string, change func(*userFile) error) error {
 		return err
 	}
 	f := &userFile{}
-	if len(data) > 0 {
+	if data = bytes.TrimPrefix(data, []byte("\ufeff")); len(data) > 0 {
 		f.lines = strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 	}
 	if err := change(f); err != nil {

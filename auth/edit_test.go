@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -49,13 +48,26 @@ func TestEdit(t *testing.T) {
 			t.Errorf("got %v, want %v", test.err, test.want)
 		}
 	}
-	for name, hash := range map[string]string{"": hashA, "eve": "plain", "e\x00": hashA} {
-		if err := AddUser(path, name, hash); err == nil || !strings.Contains(err.Error(), path) {
+	for name, hash := range map[string]string{"": hashA, "eve": "plain", "e\x00": hashA, "#eve": hashA, " eve": hashA, "eve ": hashA} {
+		if err := AddUser(path, name, hash); err == nil {
 			t.Errorf("user %q with %q: %v", name, hash, err)
 		}
 	}
+	if err := RemoveUser(path, "#bob"); !errors.Is(err, ErrNoUser) {
+		t.Errorf("a comment was removed: %v", err)
+	}
 	must(RemoveUser(path, "ann"))
 	want("# the team\n\n#bob:" + hashA + "\n")
+}
+
+func TestEditBehindAMark(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(path, []byte("\ufeffann:"+hashA+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveUser(path, "ann"); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestEditKeepsLinks(t *testing.T) {

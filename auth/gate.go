@@ -176,16 +176,21 @@ func (g *Gate) auditUsers(before, after *Users) {
 	for _, name := range after.Names() {
 		switch {
 		case before.hashes[name] == nil:
-			g.config.Audit.Info("user added", "subject", name)
+			g.config.Audit.Info("user added", "subject", name, "by", g.userSource())
 		case before.generation(name) != after.generation(name):
-			g.config.Audit.Info("user changed", "subject", name)
+			g.config.Audit.Info("user changed", "subject", name, "by", g.userSource())
 		}
 	}
 	for _, name := range before.Names() {
 		if after.hashes[name] == nil {
-			g.config.Audit.Info("user removed", "subject", name)
+			g.config.Audit.Info("user removed", "subject", name, "by", g.userSource())
 		}
 	}
+}
+
+// userSource is who changes users, as far as can be known: whoever may write the file, or use the admin socket.
+func (g *Gate) userSource() string {
+	return cmp.Or(g.config.Htpasswd, "admin socket")
 }
 
 func (g *Gate) reloadKeys(data []byte, err error) {
@@ -204,8 +209,12 @@ func (g *Gate) reloadKeys(data []byte, err error) {
 // SetRules replaces the rules, for the next request on.
 func (g *Gate) SetRules(rules *access.Rules) { g.rules.Store(rules) }
 
-// SetUsers replaces the users of a gate without an htpasswd file.
-func (g *Gate) SetUsers(users *Users) { g.auditUsers(g.passwords.setUsers(users), users) }
+// SetUsers replaces the users of a gate that was opened with Config.Users. Others have theirs from elsewhere: nothing changes.
+func (g *Gate) SetUsers(users *Users) {
+	if g.config.Users != nil && g.passwords != nil {
+		g.auditUsers(g.passwords.setUsers(users), users)
+	}
+}
 
 // recordUses writes them once more when ctx has ended.
 func (g *Gate) recordUses(ctx context.Context) {
@@ -228,9 +237,16 @@ func (g *Gate) recordUses(ctx context.Context) {
 	}
 }
 
-// Admit says who sent a request, or how to refuse it. A request without a credential is a stranger's. The remote address is
-// that of the client, behind whatever proxies are trusted.
-func (g *Gate) Admit(r *http.Request, remote string) (*Client, *Refusal) {
+// Origin is where a request came from, for logs and for counting failures.
+type Origin struct {
+	// Remote is the client's address, behind whatever proxies are trusted.
+	Remote string
+	// Request is the request's id.
+	Request string
+}
+
+// Admit says who sent a request, or how to refuse it. A request without a credential is a stranger's.
+func (g *Gate) Admit(r *http.Request, from Origin) (*Client, *Refusal) {
 	stranger := &Client{gate: g, rules: g.rules.Load()}
 	header := r.Header.Get("Authorization")
 	scheme, credential, _ := strings.Cut(header, " ")
@@ -238,7 +254,7 @@ func (g *Gate) Admit(r *http.Request, remote string) (*Client, *Refusal) {
 	case header == "":
 		return stranger, nil
 	case strings.EqualFold(scheme, "Bearer"):
-		return g.admitBearer(r, strings.TrimSpace(credential), remote)
+		return g.admitBearer(r, strings.TrimSpace(credential), from)
 	case g.external != nil:
 		refusal := stranger.RefuseBase(r)
 		return nil, &refusal
@@ -247,7 +263,7 @@ func (g *Gate) Admit(r *http.Request, remote string) (*Client, *Refusal) {
 	if !ok {
 		return nil, g.unauthorized(r, "the Authorization header is neither Basic nor Bearer")
 	}
-	return g.admitPassword(r, user, password, remote)
+	return g.admitPassword(r, user, password, from)
 }
 
 // unauthorized is what a wrong credential gets.
@@ -267,32 +283,33 @@ func (g *Gate) hinted(message string) string {
 }
 
 // admitPassword checks the password of a user, or a robot's under whatever name.
-func (g *Gate) admitPassword(r *http.Request, user, password, remote string) (*Client, *Refusal) {
+func (g *Gate) admitPassword(r *http.Request, user, password string, from Origin) (*Client, *Refusal) {
 	c := &Client{gate: g, rules: g.rules.Load()}
-	if robot, err := g.robotBySecret(r.Context(), password); err == nil {
+	robot, err := g.robotBySecret(r.Context(), password)
+	switch {
+	case err == nil:
 		c.robot = robot
 		return c, nil
-	} else if !errors.Is(err, ErrNoRobot) {
+	case !errors.Is(err, ErrNoRobot):
 		return nil, g.broken(err)
 	}
-	result, wait := g.passwords.check(r.Context(), user, password, remote)
-	switch result {
+	found := g.passwords.check(r.Context(), user, password, from.Remote)
+	switch found.outcome {
 	case right:
-		c.user = user
+		c.user, c.generation = user, found.generation
 		return c, nil
 	case wrong:
-		g.config.Log.Warn("login failed", "user", clip(user), "remote", remote)
-		g.auditFailure(user, remote, "wrong user name or password")
+		g.config.Log.Warn("login failed", "user", clip(user), "remote", from.Remote, "request", from.Request)
+		g.auditFailure(user, from, "wrong user name or password")
 		return nil, g.unauthorized(r, g.hinted("wrong user name or password"))
 	case busy:
-		wait = time.Second
+		g.auditFailure(user, from, "too many passwords are being checked")
+		return nil, &Refusal{Status: http.StatusServiceUnavailable, RetryAfter: found.wait,
+			Message: "too many passwords are being checked: try again"}
 	}
-	g.auditFailure(user, remote, "too many failures")
-	return nil, &Refusal{
-		Status:     http.StatusTooManyRequests,
-		Message:    "too many wrong passwords: wait before the next try",
-		RetryAfter: wait,
-	}
+	g.auditFailure(user, from, "too many failures")
+	return nil, &Refusal{Status: http.StatusTooManyRequests, RetryAfter: found.wait,
+		Message: "too many wrong passwords: wait before the next try"}
 }
 
 func (g *Gate) robotBySecret(ctx context.Context, password string) (*Robot, error) {
@@ -307,7 +324,7 @@ func (g *Gate) robotBySecret(ctx context.Context, password string) (*Robot, erro
 }
 
 // admitBearer checks a token, and whether whom it is for is still there.
-func (g *Gate) admitBearer(r *http.Request, raw, remote string) (*Client, *Refusal) {
+func (g *Gate) admitBearer(r *http.Request, raw string, from Origin) (*Client, *Refusal) {
 	claims, err := g.memory.Verify(g.verifier(), raw, g.now())
 	c := &Client{gate: g, rules: g.rules.Load(), bearer: &claims}
 	if err == nil {
@@ -317,7 +334,9 @@ func (g *Gate) admitBearer(r *http.Request, raw, remote string) (*Client, *Refus
 	case errors.Is(err, errStore):
 		return nil, g.broken(err)
 	case err != nil:
-		g.auditFailure(claims.User, remote, err.Error())
+		if !errors.Is(err, token.ErrExpired) { // which happens to every token
+			g.auditFailure(claims.User, from, err.Error())
+		}
 		refusal := g.unauthorized(r, err.Error())
 		refusal.Challenge = g.challenge(r, challenge{failure: "invalid_token", description: err.Error()})
 		return nil, refusal
@@ -349,7 +368,7 @@ func (c *Client) become(ctx context.Context, claims token.Claims) error {
 		if g := c.gate.passwords.users.Load().generation(claims.User); g == "" || g != claims.Generation {
 			return errUser
 		}
-		c.user = claims.User
+		c.user, c.generation = claims.User, claims.Generation
 	}
 	return nil
 }
@@ -370,9 +389,11 @@ func (c *Client) becomeRobot(ctx context.Context, id string) error {
 	return nil
 }
 
-// broken is the answer where the store is.
+// broken is the answer where the store is, or where the client has hung up.
 func (g *Gate) broken(err error) *Refusal {
-	g.config.Log.Error("a credential can't be checked", "error", err)
+	if !errors.Is(err, context.Canceled) {
+		g.config.Log.Error("a credential can't be checked", "error", err)
+	}
 	return &Refusal{
 		Status:     http.StatusServiceUnavailable,
 		Message:    "the credential can't be checked now: the registry's log says why",
@@ -380,8 +401,8 @@ func (g *Gate) broken(err error) *Refusal {
 	}
 }
 
-func (g *Gate) auditFailure(user, remote, reason string) {
-	g.config.Audit.Info("login failed", "user", clip(user), "remote", remote, "reason", reason)
+func (g *Gate) auditFailure(user string, from Origin, reason string) {
+	g.config.Audit.Info("login failed", "user", clip(user), "remote", from.Remote, "request", from.Request, "reason", reason)
 }
 
 // clip keeps a client's bad input from filling the log.

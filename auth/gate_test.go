@@ -148,7 +148,7 @@ type ask struct {
 
 // answer is what a client hears, short: 200, or the status and the parameters of the challenge that matter.
 func (g *Gate) answer(r *http.Request, a ask) string {
-	c, refusal := g.Admit(r, "192.0.2.1")
+	c, refusal := g.Admit(r, Origin{"192.0.2.1", "id"})
 	if refusal == nil {
 		refusal = judge(c, r, a)
 	}
@@ -221,7 +221,7 @@ func (g *Gate) fetch(t testing.TB, r *http.Request, scopes ...string) string {
 func (g *Gate) tokens(t testing.TB, r *http.Request) (int, map[string]any) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	g.Tokens(func(*http.Request) string { return "192.0.2.1" }).ServeHTTP(w, r)
+	g.ServeToken(w, r, Origin{"192.0.2.1", "id"})
 	var body map[string]any
 	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
 		t.Fatalf("%d %q: %v", w.Code, w.Body, err)
@@ -269,7 +269,8 @@ func TestAnswers(t *testing.T) {
 		{"unknown", basic("zoe", "zoe"), pull("public/x"), "401 Basic", "401 Bearer"},
 		{"robot", basic("whoever", secret), push("team/x"), "200", "200"},
 		{"robot", basic("ann", secret), remove("team/x"), "403", "403"},
-		{"robot", basic("ci", secret), pull("public/x"), "403", "403"},
+		{"robot", basic("ci", secret), pull("public/x"), "403", "200"},
+		{"robot", basic("ci", secret), push("public/x"), "403", "403"},
 		{"scheme", request("Authorization", "Digest x"), base, "401 Basic", "401 Bearer"},
 		{"no base64", request("Authorization", "Basic ???"), base, "401 Basic", "401 Bearer"},
 		{"no token", bearer("x"), base, "401 Basic", "401 Bearer invalid_token"},
@@ -316,11 +317,41 @@ func TestTokenAnswers(t *testing.T) {
 		{"stranger, team", stranger("repository:team/x:pull"), pull("team/x"), "401 Bearer insufficient_scope repository:team/x:pull"},
 		{"robot", robot("repository:team/x:pull,push"), pull("team/x"), "200"},
 		{"robot", robot("repository:team/x:pull,push"), push("team/x"), "403"},
-		{"robot", robot("repository:public/x:pull"), pull("public/x"), "403"},
+		{"robot", robot("repository:public/x:pull"), pull("public/x"), "200"},
+		{"robot", robot("repository:other:pull"), pull("other"), "403"},
 	} {
 		if got := g.answer(bearer(test.raw), test.ask); got != test.want {
 			t.Errorf("%s, %+v: got %s, want %s", test.name, test.ask, got, test.want)
 		}
+	}
+}
+
+// TestTokensFit asks for more than fits into a token that the registry would look at again.
+func TestTokensFit(t *testing.T) {
+	g := openGate(t, Config{Refresh: true})
+	var scopes []string
+	for i := range 90 {
+		scopes = append(scopes, fmt.Sprintf("repository:%s/%d:pull,push,delete", strings.Repeat("n", 200), i))
+	}
+	raw := g.fetch(t, basic("ann", "ann"), scopes...)
+	if got := g.answer(bearer(raw), pull(strings.Repeat("n", 200)+"/0")); got != "200" {
+		t.Errorf("the first: %s", got)
+	}
+	if got := g.answer(bearer(raw), pull(strings.Repeat("n", 200)+"/89")); !strings.Contains(got, "insufficient_scope") {
+		t.Errorf("the last: %s", got)
+	}
+}
+
+// TestUsersFromElsewhere are not replaced.
+func TestUsersFromElsewhere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "htpasswd")
+	if err := AddUser(path, "ann", string(cheap(t, "ann").hashes["ann"])); err != nil {
+		t.Fatal(err)
+	}
+	g := openGate(t, Config{Htpasswd: path})
+	g.SetUsers(cheap(t, "eve"))
+	if g.answer(basic("ann", "ann"), base) != "200" || g.answer(basic("eve", "eve"), base) == "200" {
+		t.Error("the users of a file were replaced")
 	}
 }
 
@@ -398,7 +429,7 @@ func TestMessages(t *testing.T) {
 	g := openGate(t, Config{Rules: rules(t, true), LoginHint: "a hint"})
 	message := func(r *http.Request, a ask) string {
 		t.Helper()
-		c, refusal := g.Admit(r, "192.0.2.1")
+		c, refusal := g.Admit(r, Origin{"192.0.2.1", "id"})
 		if refusal == nil {
 			refusal = judge(c, r, a)
 		}
@@ -428,7 +459,7 @@ func TestBrokenStore(t *testing.T) {
 	raw := g.fetch(t, basic("x", secret), "repository:a:pull")
 	robots.broken = errors.New("the disk is gone")
 	for _, r := range []*http.Request{basic("x", secret), bearer(raw)} {
-		if _, refusal := g.Admit(r, ""); refusal == nil || refusal.Status != http.StatusServiceUnavailable || refusal.RetryAfter <= 0 ||
+		if _, refusal := g.Admit(r, Origin{}); refusal == nil || refusal.Status != http.StatusServiceUnavailable || refusal.RetryAfter <= 0 ||
 			strings.Contains(refusal.Message, "disk") {
 			t.Errorf("got %+v", refusal)
 		}
@@ -475,8 +506,8 @@ func TestAuditAndLog(t *testing.T) {
 		}
 	}
 	g.SetUsers(cheap(t, "bob", "zoe"))
-	for _, want := range []string{`"msg":"login failed","user":"ann","remote":"192.0.2.1","reason":"wrong user name or password"`,
-		`"msg":"user added","subject":"zoe"`, `"msg":"user removed","subject":"ann"`, `"msg":"user changed","subject":"bob"`} {
+	for _, want := range []string{`"msg":"login failed","user":"ann","remote":"192.0.2.1","request":"id","reason":"wrong user name or password"`,
+		`"msg":"user added","subject":"zoe","by":"admin socket"`, `"msg":"user removed","subject":"ann"`, `"msg":"user changed","subject":"bob"`} {
 		if !strings.Contains(audit.String(), want) {
 			t.Errorf("the audit log lacks %s:\n%s", want, audit.String())
 		}
@@ -680,11 +711,11 @@ func TestExternalGate(t *testing.T) {
 		}
 	}
 	w := httptest.NewRecorder()
-	g.Tokens(nil).ServeHTTP(w, request())
+	g.ServeToken(w, request(), Origin{})
 	if w.Code != http.StatusNotFound {
 		t.Errorf("the endpoint answers %d", w.Code)
 	}
-	c, refusal := g.Admit(bearer(raw), "")
+	c, refusal := g.Admit(bearer(raw), Origin{})
 	if refusal != nil || c.Name() != "ann" || !c.Sees("whatever") {
 		t.Errorf("got %v, %v", c, refusal)
 	}

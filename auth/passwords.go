@@ -27,6 +27,9 @@ const (
 	failureInterval = 10 * time.Second
 	// maxFailing bounds for how many of them that is counted.
 	maxFailing = 10_000
+	// maxName and maxChecked bound what is looked at; no user has a longer name, and bcrypt reads 72 bytes of a password.
+	maxName    = 255  // bytes
+	maxChecked = 1024 // bytes
 	// tryTimeout is how long a check waits for its turn.
 	tryTimeout = 10 * time.Second
 	// refusalDelay is how long a client waits for hearing that it tries too often. A loop without pauses is slowed down by
@@ -38,35 +41,30 @@ const (
 // was good is remembered.
 type passwords struct {
 	users atomic.Pointer[Users]
-	// secret keys the hashes under which credentials are remembered, which tell nothing without it.
+	// secret keys the hashes under which credentials and origins are remembered, which tell nothing without it.
 	secret   [32]byte
-	verified *otter.Cache[credential, struct{}]
-	failing  *otter.Cache[origin, *attempts]
-	// slots bound how many checks run at once: others need the processors too.
-	slots   chan struct{}
+	verified *otter.Cache[keyed, struct{}]
+	failing  *otter.Cache[keyed, *attempts]
+	// turns bound how many checks run at once: others need the processors too.
+	turns   *turns
 	running singleflight.Group
 }
 
-// credential is a keyed hash of a user's name, password and entry: with another entry it is another credential.
-type credential [sha256.Size]byte
-
-// origin is who failed, and from where.
-type origin struct {
-	user    string
-	address string
-}
+// keyed is a keyed hash: of a credential, which is a user's name, password and entry (with another entry it is another),
+// or of an origin, which is who failed and from where.
+type keyed [sha256.Size]byte
 
 func newPasswords(users *Users) *passwords {
 	p := &passwords{
-		verified: otter.Must(&otter.Options[credential, struct{}]{
+		verified: otter.Must(&otter.Options[keyed, struct{}]{
 			MaximumSize:      maxVerified,
-			ExpiryCalculator: otter.ExpiryAccessing[credential, struct{}](verifiedFor),
+			ExpiryCalculator: otter.ExpiryAccessing[keyed, struct{}](verifiedFor),
 		}),
-		failing: otter.Must(&otter.Options[origin, *attempts]{
+		failing: otter.Must(&otter.Options[keyed, *attempts]{
 			MaximumSize:      maxFailing,
-			ExpiryCalculator: otter.ExpiryAccessing[origin, *attempts](failureBurst * failureInterval),
+			ExpiryCalculator: otter.ExpiryAccessing[keyed, *attempts](failureBurst * failureInterval),
 		}),
-		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		turns: newTurns(max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	rand.Read(p.secret[:]) // never fails
 	p.users.Store(users)
@@ -95,72 +93,101 @@ const (
 	busy    // too many others are being checked
 )
 
-// check says whether a password is a user's; those who ask for the same at the same time share the work. With tooMany it says when to try again.
-func (p *passwords) check(ctx context.Context, user, password, remote string) (outcome, time.Duration) {
-	hash, known := p.users.Load().entry(user)
-	c := p.credential(user, password, hash)
+// checked is what a check found.
+type checked struct {
+	outcome
+	// generation is that of the entry that the password was right for.
+	generation string
+	// wait is when to try again after tooMany and busy.
+	wait time.Duration
+}
+
+// check says whether a password is a user's; those who ask for the same at the same time share the work.
+func (p *passwords) check(ctx context.Context, user, password, remote string) checked {
+	if len(user) > maxName || len(password) > maxChecked {
+		return checked{outcome: wrong}
+	}
+	users := p.users.Load()
+	hash, known := users.entry(user)
+	c := p.hash(user, password, string(hash))
 	if known && p.remembers(c) {
-		return right, 0
+		return checked{generation: users.generation(user)}
 	}
-	tries, _ := p.failing.ComputeIfAbsent(origin{user, network(remote)}, newAttempts)
+	from := network(remote)
+	tries, _ := p.failing.ComputeIfAbsent(p.hash(user, from), newAttempts)
 	if wait, ok := tries.begin(c); !ok {
-		return p.refuse(ctx, wait)
+		return refuse(ctx, tooMany, wait)
 	}
-	// Also for a client that is gone by then: who hangs up early fails all the same.
-	result, _, _ := p.running.Do(string(c[:]), func() (any, error) {
-		return p.compare(c, hash, password, known), nil
-	})
-	tries.end(c, result == wrong)
-	return result.(outcome), 0
+	result := p.share(ctx, tries, c, func() outcome { return p.compare(c, hash, password, from, known) })
+	switch {
+	case result == busy:
+		return refuse(ctx, busy, time.Second)
+	case result == right && p.users.Load().generation(user) != users.generation(user):
+		result = wrong // it was right when the check began
+	}
+	return checked{outcome: result, generation: users.generation(user)}
+}
+
+// share waits for what compare says, which runs once for all who ask for the same, or for ctx. Who hangs up early fails all
+// the same.
+func (p *passwords) share(ctx context.Context, tries *attempts, c keyed, compare func() outcome) outcome {
+	answer := p.running.DoChan(string(c[:]), func() (any, error) { return compare(), nil })
+	select {
+	case r := <-answer:
+		tries.end(c, r.Val == wrong)
+		return r.Val.(outcome)
+	case <-ctx.Done():
+		go func() { // until the answer comes, which compare sees to
+			r := <-answer
+			tries.end(c, r.Val == wrong)
+		}()
+		return busy
+	}
 }
 
 // remembers reports whether a credential was found good before.
-func (p *passwords) remembers(c credential) bool {
+func (p *passwords) remembers(c keyed) bool {
 	_, ok := p.verified.GetIfPresent(c)
 	return ok
 }
 
-func (p *passwords) refuse(ctx context.Context, wait time.Duration) (outcome, time.Duration) {
+func refuse(ctx context.Context, o outcome, wait time.Duration) checked {
 	select {
 	case <-ctx.Done():
 	case <-time.After(refusalDelay):
 	}
-	return tooMany, wait
+	return checked{outcome: o, wait: wait}
 }
 
-func (p *passwords) credential(user, password string, hash []byte) (c credential) {
+// hash is keyed, and tells apart where one part ends and the next begins.
+func (p *passwords) hash(parts ...string) (h keyed) {
 	mac := hmac.New(sha256.New, p.secret[:])
 	text := make([]byte, 0, 256)
-	for _, part := range []string{user, password, string(hash)} {
+	for _, part := range parts {
 		text = append(binary.BigEndian.AppendUint64(text, uint64(len(part))), part...)
 	}
 	mac.Write(text)
-	mac.Sum(c[:0])
-	return c
+	mac.Sum(h[:0])
+	return h
 }
 
-// compare asks bcrypt when it is this credential's turn.
-func (p *passwords) compare(c credential, hash []byte, password string, known bool) outcome {
-	turn := time.NewTimer(tryTimeout)
-	defer turn.Stop()
-	select {
-	case <-turn.C:
+// compare asks bcrypt when it is this network's turn.
+func (p *passwords) compare(c keyed, hash []byte, password, from string, known bool) outcome {
+	if !p.turns.take(from, tryTimeout) {
 		return busy
-	case p.slots <- struct{}{}:
 	}
 	if known && p.remembers(c) { // since it was looked for
-		<-p.slots
+		p.turns.give()
 		return right
 	}
 	began := time.Now()
-	match := ComparePassword(hash, password) && known
-	if match {
+	if ComparePassword(hash, password) && known {
 		p.verified.Set(c, struct{}{})
-		<-p.slots
+		p.turns.give()
 		return right
 	}
 	// A failure leaves its turn unused for as long as it took: however many try, they get half of the time at most.
-	time.AfterFunc(time.Since(began), func() { <-p.slots })
+	time.AfterFunc(time.Since(began), p.turns.give)
 	return wrong
 }
 
@@ -168,19 +195,19 @@ func (p *passwords) compare(c credential, hash []byte, password string, known bo
 type attempts struct {
 	mu      sync.Mutex
 	left    *rate.Limiter
-	pending map[credential]int // how many ask for each now
+	pending map[keyed]int // how many ask for each now
 }
 
 func newAttempts() (*attempts, bool) {
 	return &attempts{
 		left:    rate.NewLimiter(rate.Every(failureInterval), failureBurst),
-		pending: make(map[credential]int),
+		pending: make(map[keyed]int),
 	}, false
 }
 
 // begin reports whether a credential may be checked, else when. Every begin that may needs an end. Those that are being
 // checked count as if they were to fail, the same one once.
-func (a *attempts) begin(c credential) (wait time.Duration, ok bool) {
+func (a *attempts) begin(c keyed) (wait time.Duration, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.pending[c] == 0 && a.left.Tokens()-float64(len(a.pending)) < 1 {
@@ -190,7 +217,7 @@ func (a *attempts) begin(c credential) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-func (a *attempts) end(c credential, failed bool) {
+func (a *attempts) end(c keyed, failed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.pending[c]--; a.pending[c] > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,50 +37,115 @@ func newTestPasswords(t testing.TB, users *Users) *passwords {
 	return p
 }
 
+// takeAll takes all turns, until the returned function is called.
+func (p *passwords) takeAll() (give func()) {
+	p.turns.mu.Lock()
+	defer p.turns.mu.Unlock()
+	free := p.turns.free
+	p.turns.free = 0
+	return func() {
+		for range free {
+			p.turns.give()
+		}
+	}
+}
+
+// TestOldPassword changes the users while a check with the old password waits for its turn.
+func TestOldPassword(t *testing.T) {
+	p := newTestPasswords(t, cheap(t, "ann"))
+	slots := p.takeAll()
+	answer := make(chan checked)
+	go func() { answer <- p.check(t.Context(), "ann", "ann", "a") }()
+	for p.waiting() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	p.setUsers(cheap(t, "ann")) // the same password, hashed again: another credential
+	slots()
+	if got := <-answer; got.outcome != wrong {
+		t.Errorf("got %+v", got)
+	}
+	if got := p.check(t.Context(), "ann", "ann", "a"); got.outcome != right || got.generation != p.users.Load().generation("ann") {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func (p *passwords) waiting() int {
+	p.turns.mu.Lock()
+	defer p.turns.mu.Unlock()
+	return p.turns.count
+}
+
+// TestHangingUp counts a failure of a client that did not wait for it.
+func TestHangingUp(t *testing.T) {
+	p := newTestPasswords(t, cheap(t, "ann"))
+	slots := p.takeAll()
+	for i := range failureBurst {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if got := p.check(ctx, "ann", fmt.Sprint("wrong", i), "a"); got.outcome == right {
+			t.Errorf("got %+v", got)
+		}
+	}
+	if got := p.check(t.Context(), "ann", "ann", "a"); got.outcome != tooMany {
+		t.Errorf("after %d failures: %+v", failureBurst, got)
+	}
+	slots()
+}
+
+// TestLongInput is refused before anything is remembered of it.
+func TestLongInput(t *testing.T) {
+	p := newTestPasswords(t, cheap(t, "ann"))
+	slots := p.takeAll() // who asks bcrypt waits
+	defer slots()
+	for _, c := range [][2]string{{strings.Repeat("n", maxName+1), "x"}, {"ann", strings.Repeat("p", maxChecked+1)}} {
+		if got := p.check(t.Context(), c[0], c[1], "a"); got.outcome != wrong {
+			t.Errorf("got %+v", got)
+		}
+	}
+	if n := p.failing.EstimatedSize(); n != 0 {
+		t.Errorf("%d origins are remembered", n)
+	}
+}
+
 // TestRemembered looks whether the second check asks bcrypt: nobody could answer it then.
 func TestRemembered(t *testing.T) {
 	p := newTestPasswords(t, cheap(t, "ann", "bob"))
-	if result, _ := p.check(t.Context(), "ann", "ann", "a"); result != right {
-		t.Fatalf("got %v", result)
+	if result := p.check(t.Context(), "ann", "ann", "a"); result.outcome != right {
+		t.Fatalf("got %v", result.outcome)
 	}
-	p.slots <- struct{}{}
-	for range cap(p.slots) - 1 {
-		p.slots <- struct{}{}
+	slots := p.takeAll()
+	if result := p.check(t.Context(), "ann", "ann", "another"); result.outcome != right {
+		t.Errorf("got %v, and not from memory", result.outcome)
 	}
-	if result, _ := p.check(t.Context(), "ann", "ann", "another"); result != right {
-		t.Errorf("got %v, and not from memory", result)
-	}
-	for range cap(p.slots) {
-		<-p.slots
-	}
+	slots()
 	// Another entry for the same user, even with the same password, is another credential.
 	old := p.users.Load()
 	p.users.Store(cheap(t, "ann"))
 	hash, _ := p.users.Load().entry("ann")
-	if p.remembers(p.credential("ann", "ann", hash)) {
+	if p.remembers(p.hash("ann", "ann", string(hash))) {
 		t.Error("the old entry vouches for the new one")
 	}
 	p.users.Store(cheap(t, "bob"))
-	if result, _ := p.check(t.Context(), "ann", "ann", "a"); result != wrong {
-		t.Errorf("a user who was removed: %v", result)
+	if result := p.check(t.Context(), "ann", "ann", "a"); result.outcome != wrong {
+		t.Errorf("a user who was removed: %v", result.outcome)
 	}
 	p.users.Store(old)
-	if result, _ := p.check(t.Context(), "ann", "ann", "a"); result != right {
-		t.Errorf("a user who is back: %v", result)
+	if result := p.check(t.Context(), "ann", "ann", "a"); result.outcome != right {
+		t.Errorf("a user who is back: %v", result.outcome)
 	}
 }
 
 func TestCredentialsDiffer(t *testing.T) {
 	p := newTestPasswords(t, cheap(t))
-	seen := make(map[credential]bool)
+	seen := make(map[keyed]bool)
 	for _, c := range [][3]string{{"a", "b", "c"}, {"ab", "", "c"}, {"", "ab", "c"}, {"a", "", "bc"}, {"a", "bc", ""}, {"b", "a", "c"}} {
-		seen[p.credential(c[0], c[1], []byte(c[2]))] = true
+		seen[p.hash(c[0], c[1], c[2])] = true
 	}
 	if len(seen) != 6 {
 		t.Errorf("6 credentials have %d hashes", len(seen))
 	}
 	other := newTestPasswords(t, cheap(t))
-	if p.credential("a", "b", nil) == other.credential("a", "b", nil) {
+	if p.hash("a", "b") == other.hash("a", "b") {
 		t.Error("the hash is not keyed")
 	}
 }
@@ -88,16 +154,16 @@ func TestLimit(t *testing.T) {
 	p := newTestPasswords(t, cheap(t, "ann", "bob"))
 	count := func(user, remote string, tries int) (failed, refused int) {
 		for i := range tries {
-			switch result, wait := p.check(t.Context(), user, fmt.Sprint("wrong", i), remote); result {
+			switch result := p.check(t.Context(), user, fmt.Sprint("wrong", i), remote); result.outcome {
 			case wrong:
 				failed++
 			case tooMany:
 				refused++
-				if wait <= 0 {
-					t.Errorf("try again after %v", wait)
+				if result.wait <= 0 {
+					t.Errorf("try again after %v", result.wait)
 				}
 			default:
-				t.Errorf("got %v", result)
+				t.Errorf("got %v", result.outcome)
 			}
 		}
 		return failed, refused
@@ -106,18 +172,18 @@ func TestLimit(t *testing.T) {
 		t.Errorf("%d failed, %d were refused", failed, refused)
 	}
 	// Right passwords from there have to wait, too; those from elsewhere and of others don't.
-	if result, _ := p.check(t.Context(), "ann", "ann", "192.0.2.1"); result != tooMany {
-		t.Errorf("got %v", result)
+	if result := p.check(t.Context(), "ann", "ann", "192.0.2.1"); result.outcome != tooMany {
+		t.Errorf("got %v", result.outcome)
 	}
-	if result, _ := p.check(t.Context(), "ann", "ann", "192.0.2.2"); result != right {
-		t.Errorf("from another address: %v", result)
+	if result := p.check(t.Context(), "ann", "ann", "192.0.2.2"); result.outcome != right {
+		t.Errorf("from another address: %v", result.outcome)
 	}
-	if result, _ := p.check(t.Context(), "bob", "bob", "192.0.2.1"); result != right {
-		t.Errorf("another user: %v", result)
+	if result := p.check(t.Context(), "bob", "bob", "192.0.2.1"); result.outcome != right {
+		t.Errorf("another user: %v", result.outcome)
 	}
 	// What was right once is right now.
-	if result, _ := p.check(t.Context(), "ann", "ann", "192.0.2.1"); result != right {
-		t.Errorf("remembered: %v", result)
+	if result := p.check(t.Context(), "ann", "ann", "192.0.2.1"); result.outcome != right {
+		t.Errorf("remembered: %v", result.outcome)
 	}
 	// One network of IPv6 is one address.
 	for i := range failureBurst {
@@ -135,7 +201,7 @@ func TestLimitComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, _ := newAttempts()
 		fail := func() bool {
-			c := credential{1}
+			c := keyed{1}
 			_, ok := a.begin(c)
 			if ok {
 				a.end(c, true)
@@ -155,26 +221,26 @@ func TestLimitComesBack(t *testing.T) {
 func TestPendingCounts(t *testing.T) {
 	a, _ := newAttempts()
 	for i := range failureBurst {
-		if _, ok := a.begin(credential{byte(i)}); !ok {
+		if _, ok := a.begin(keyed{byte(i)}); !ok {
 			t.Fatalf("try %d was refused", i)
 		}
 	}
-	if _, ok := a.begin(credential{200}); ok {
+	if _, ok := a.begin(keyed{200}); ok {
 		t.Error("more were begun than may fail")
 	}
-	if _, ok := a.begin(credential{0}); !ok {
+	if _, ok := a.begin(keyed{0}); !ok {
 		t.Error("the same again was refused")
 	}
-	a.end(credential{0}, true)
+	a.end(keyed{0}, true)
 	for i := range failureBurst {
-		a.end(credential{byte(i)}, i == 0)
+		a.end(keyed{byte(i)}, i == 0)
 	}
 	for i := range failureBurst - 1 {
-		if _, ok := a.begin(credential{byte(i)}); !ok {
+		if _, ok := a.begin(keyed{byte(i)}); !ok {
 			t.Errorf("one failed, and try %d is refused", i)
 		}
 	}
-	if _, ok := a.begin(credential{201}); ok {
+	if _, ok := a.begin(keyed{201}); ok {
 		t.Error("a failure was forgotten")
 	}
 }
@@ -182,20 +248,18 @@ func TestPendingCounts(t *testing.T) {
 // TestShared has many ask for the same at once: the slots are taken until all have come.
 func TestShared(t *testing.T) {
 	p := newTestPasswords(t, cheap(t, "ann"))
-	for range cap(p.slots) {
-		p.slots <- struct{}{}
-	}
+	slots := p.takeAll()
 	var running sync.WaitGroup
 	var failed atomic.Int64
 	for i := range 100 {
 		running.Go(func() {
-			if result, _ := p.check(context.Background(), "ann", "ann", fmt.Sprint(i%3)); result != right {
+			if result := p.check(context.Background(), "ann", "ann", fmt.Sprint(i%3)); result.outcome != right {
 				failed.Add(1)
 			}
 		})
 	}
 	for { // until the first of them waits for its turn
-		tries, ok := p.failing.GetIfPresent(origin{"ann", "0"})
+		tries, ok := p.failing.GetIfPresent(p.hash("ann", "0"))
 		if ok {
 			tries.mu.Lock()
 			pending := len(tries.pending)
@@ -206,9 +270,7 @@ func TestShared(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	for range cap(p.slots) {
-		<-p.slots
-	}
+	slots()
 	running.Wait()
 	if failed.Load() > 0 {
 		t.Errorf("%d of 100 failed", failed.Load())
@@ -234,8 +296,8 @@ func TestUnknownUsersTakeAsLong(t *testing.T) {
 	for i := range 60 {
 		for _, user := range []string{"alice", "nobody"} {
 			began := time.Now()
-			if result, _ := p.check(t.Context(), user, "another", fmt.Sprint(i)); result != wrong {
-				t.Fatalf("got %v", result)
+			if result := p.check(t.Context(), user, "another", fmt.Sprint(i)); result.outcome != wrong {
+				t.Fatalf("got %v", result.outcome)
 			}
 			times[user] = append(times[user], time.Since(began))
 		}

@@ -20,7 +20,8 @@ const robotPrefix = "berth_"
 // useInterval is the time between two writes of when robots were last used.
 const useInterval = time.Minute
 
-// Robot is a machine's account: it may do what was said when it was made, whatever the rules say.
+// Robot is a machine's account: it may do what was said when it was made, whatever the rules say, and what they let everybody
+// do.
 type Robot struct {
 	// ID is never used for another.
 	ID   string

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -19,76 +21,98 @@ import (
 // maxForm bounds the body of a request for a token.
 const maxForm = 64 << 10 // bytes
 
-// Tokens serves the endpoint at which clients get tokens, for a password, a refresh token or nothing: GET as the Docker
-// token specification has it, POST as its OAuth 2 variant. The remote function returns the address of a request's client.
-func (g *Gate) Tokens(remote func(*http.Request) string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		switch {
-		case g.external != nil:
-			http.NotFound(w, r)
-		case r.Method == http.MethodGet:
-			g.serveGet(w, r, remote(r))
-		case r.Method == http.MethodPost:
-			g.servePost(w, r, remote(r))
-		default:
-			w.Header().Set("Allow", "GET, POST")
-			writeTokenError(w, http.StatusMethodNotAllowed, "invalid_request", "use GET or POST")
-		}
-	})
-}
-
-// serveGet takes user and password from the Authorization header. Without one the token is for a stranger; with a wrong one
-// there is none.
-func (g *Gate) serveGet(w http.ResponseWriter, r *http.Request, remote string) {
-	client := &Client{gate: g, rules: g.rules.Load()}
-	if r.Header.Get("Authorization") != "" {
-		user, password, ok := r.BasicAuth()
-		if !ok {
-			g.refuseToken(w, g.unauthorized(r, "the Authorization header is not Basic"))
-			return
-		}
-		admitted, refusal := g.admitPassword(r, user, password, remote)
-		if refusal != nil {
-			g.refuseToken(w, refusal)
-			return
-		}
-		client = admitted
+// ServeToken answers a request for a token, for a password, a refresh token or nothing: GET as the Docker token specification
+// has it, POST as its OAuth 2 variant.
+func (g *Gate) ServeToken(w http.ResponseWriter, r *http.Request, from Origin) {
+	w.Header().Set("Cache-Control", "no-store")
+	if g.external != nil {
+		refuseToken(w, &tokenError{http.StatusNotFound, "invalid_request", "tokens come from another server", 0})
+		return
 	}
-	query := r.URL.Query()
-	g.answerToken(w, client, query["scope"], query.Get("offline_token") == "true")
+	client, asked, err := g.applicant(w, r, from)
+	if err != nil {
+		if err.status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", `Basic realm="`+quote(g.config.Realm)+`"`)
+		}
+		refuseToken(w, err)
+		return
+	}
+	g.answerToken(w, client, asked)
 }
 
-// servePost takes them from the form.
-func (g *Gate) servePost(w http.ResponseWriter, r *http.Request, remote string) {
+// wish is what a client wants a token for, and whether it wants another to get more with.
+type wish struct {
+	scopes  []string
+	offline bool
+}
+
+// tokenError is how a token is refused: with a code of OAuth 2 (RFC 6749, section 5.2).
+type tokenError struct {
+	status        int
+	code, message string
+	wait          time.Duration
+}
+
+func fromRefusal(r *Refusal) *tokenError {
+	if r == nil {
+		return nil
+	}
+	code := "invalid_grant"
+	if r.Status != http.StatusUnauthorized {
+		code = "temporarily_unavailable"
+	}
+	return &tokenError{r.Status, code, r.Message, r.RetryAfter}
+}
+
+// applicant says for whom a token is, and what it is for.
+func (g *Gate) applicant(w http.ResponseWriter, r *http.Request, from Origin) (*Client, wish, *tokenError) {
+	switch r.Method {
+	case http.MethodGet:
+		query := r.URL.Query()
+		client, refusal := g.applicantByHeader(r, from)
+		return client, wish{query["scope"], query.Get("offline_token") == "true"}, fromRefusal(refusal)
+	case http.MethodPost:
+		client, err := g.applicantByForm(w, r, from)
+		return client, wish{r.PostForm["scope"], r.PostForm.Get("access_type") == "offline"}, err
+	}
+	w.Header().Set("Allow", "GET, POST")
+	return nil, wish{}, &tokenError{http.StatusMethodNotAllowed, "invalid_request", "use GET or POST", 0}
+}
+
+// applicantByHeader takes user and password from the Authorization header. Without one the token is for a stranger; with a
+// wrong one there is none.
+func (g *Gate) applicantByHeader(r *http.Request, from Origin) (*Client, *Refusal) {
+	if r.Header.Get("Authorization") == "" {
+		return &Client{gate: g, rules: g.rules.Load()}, nil
+	}
+	user, password, ok := r.BasicAuth()
+	if !ok {
+		return nil, g.unauthorized(r, "the Authorization header is not Basic")
+	}
+	return g.admitPassword(r, user, password, from)
+}
+
+// applicantByForm takes them from the body.
+func (g *Gate) applicantByForm(w http.ResponseWriter, r *http.Request, from Origin) (*Client, *tokenError) {
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil || kind != "application/x-www-form-urlencoded" {
-		writeTokenError(w, http.StatusBadRequest, "invalid_request", "the body has to be a form")
-		return
+		return nil, &tokenError{http.StatusBadRequest, "invalid_request", "the body has to be a form", 0}
 	}
-	client, refusal := g.grant(w, r, remote)
-	if refusal != nil {
-		g.refuseToken(w, refusal)
-	}
-	if client != nil {
-		g.answerToken(w, client, r.PostForm["scope"], r.PostForm.Get("access_type") == "offline")
-	}
-}
-
-// grant says for whom a POST wants a token. It answers itself what can't be understood.
-func (g *Gate) grant(w http.ResponseWriter, r *http.Request, remote string) (*Client, *Refusal) {
-	switch grant := r.PostForm.Get("grant_type"); grant {
+	var client *Client
+	var refusal *Refusal
+	switch r.PostForm.Get("grant_type") {
 	case "password":
-		return g.admitPassword(r, r.PostForm.Get("username"), r.PostForm.Get("password"), remote)
+		client, refusal = g.admitPassword(r, r.PostForm.Get("username"), r.PostForm.Get("password"), from)
 	case "refresh_token":
-		return g.admitRefresh(r, r.PostForm.Get("refresh_token"), remote)
+		client, refusal = g.admitRefresh(r, r.PostForm.Get("refresh_token"), from)
+	default:
+		return nil, &tokenError{http.StatusBadRequest, "unsupported_grant_type", "grant_type has to be password or refresh_token", 0}
 	}
-	writeTokenError(w, http.StatusBadRequest, "unsupported_grant_type", "grant_type has to be password or refresh_token")
-	return nil, nil
+	return client, fromRefusal(refusal)
 }
 
-func (g *Gate) admitRefresh(r *http.Request, raw, remote string) (*Client, *Refusal) {
+func (g *Gate) admitRefresh(r *http.Request, raw string, from Origin) (*Client, *Refusal) {
 	claims, err := g.keys.Load().VerifyRefresh(raw, g.now())
 	if !g.config.Refresh {
 		err = errors.New("refresh tokens are off on this registry")
@@ -104,7 +128,7 @@ func (g *Gate) admitRefresh(r *http.Request, raw, remote string) (*Client, *Refu
 	case errors.Is(err, errStore):
 		return nil, g.broken(err)
 	case err != nil:
-		g.auditFailure(claims.User, remote, err.Error())
+		g.auditFailure(claims.User, from, err.Error())
 		return nil, g.unauthorized(r, err.Error()+": log in again")
 	}
 	return c, nil
@@ -112,17 +136,17 @@ func (g *Gate) admitRefresh(r *http.Request, raw, remote string) (*Client, *Refu
 
 // answerToken makes a token for as much of what is asked for as the client may have. It leaves out issued_at: docker
 // compares that with its own clock, and the time of expires_in begins with the answer.
-func (g *Gate) answerToken(w http.ResponseWriter, c *Client, asked []string, offline bool) {
+func (g *Gate) answerToken(w http.ResponseWriter, c *Client, asked wish) {
 	claims := c.claims()
-	claims.Access = c.granted(token.ParseScopes(asked))
+	claims.Access = c.granted(token.ParseScopes(asked.scopes))
 	raw, err := g.keys.Load().Issue(claims, g.now(), g.config.TokenLifetime)
 	body := map[string]any{"token": raw, "access_token": raw, "expires_in": int(g.config.TokenLifetime / time.Second)}
-	if err == nil && offline && g.config.Refresh && c.Name() != "" {
+	if err == nil && asked.offline && g.config.Refresh && c.Name() != "" {
 		body["refresh_token"], err = g.keys.Load().IssueRefresh(claims, g.now())
 	}
 	if err != nil {
 		g.config.Log.Error("no token could be made", "error", err)
-		writeTokenError(w, http.StatusInternalServerError, "server_error", "no token could be made: the registry's log says why")
+		refuseToken(w, &tokenError{http.StatusInternalServerError, "server_error", "no token could be made: the registry's log says why", 0})
 		return
 	}
 	writeTokenJSON(w, http.StatusOK, body)
@@ -133,15 +157,16 @@ func (c *Client) claims() token.Claims {
 	if c.robot != nil {
 		return token.Claims{Robot: c.robot.ID}
 	}
-	return token.Claims{User: c.user, Generation: c.gate.passwords.users.Load().generation(c.user)}
+	return token.Claims{User: c.user, Generation: c.generation}
 }
 
-// granted returns what a client may have of what it asks for.
+// granted returns what a client may have of what it asks for, as far as it fits into a token.
 func (c *Client) granted(asked []token.Scope) []token.Scope {
-	granted := []token.Scope{}
+	granted, room := []token.Scope{}, token.MaxAccess
 	for _, s := range asked {
-		if actions := c.grantedActions(s); len(actions) > 0 {
-			granted = append(granted, token.Scope{Type: s.Type, Name: s.Name, Actions: actions})
+		s.Actions = c.grantedActions(s)
+		if room -= len(s.String()); len(s.Actions) > 0 && room >= 0 {
+			granted = append(granted, s)
 		}
 	}
 	return granted
@@ -157,22 +182,17 @@ func (c *Client) grantedActions(s token.Scope) []string {
 	return nil
 }
 
-// refuseToken answers as the spec's error has it, which docker shows, and as OAuth 2 does, which others read.
-func (g *Gate) refuseToken(w http.ResponseWriter, refusal *Refusal) {
-	if refusal.Status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Basic realm="`+quote(g.config.Realm)+`"`)
+// refuseToken answers with an error as the OCI distribution spec has it, which docker shows, and as OAuth 2 does, which
+// others read.
+func refuseToken(w http.ResponseWriter, e *tokenError) {
+	if e.wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(e.wait.Round(time.Second)/time.Second))))
 	}
-	if refusal.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(refusal.RetryAfter.Round(time.Second)/time.Second)))
-	}
-	writeTokenError(w, refusal.Status, "invalid_grant", refusal.Message)
-}
-
-func writeTokenError(w http.ResponseWriter, status int, code, message string) {
-	writeTokenJSON(w, status, map[string]any{
-		"error":             code,
-		"error_description": message,
-		"errors":            []map[string]string{{"code": "UNAUTHORIZED", "message": message}},
+	code := map[int]string{http.StatusTooManyRequests: "TOOMANYREQUESTS", http.StatusServiceUnavailable: "UNAVAILABLE"}[e.status]
+	writeTokenJSON(w, e.status, map[string]any{
+		"error":             e.code,
+		"error_description": e.message,
+		"errors":            []map[string]string{{"code": cmp.Or(code, "UNAUTHORIZED"), "message": e.message}},
 	})
 }
 
@@ -196,9 +216,23 @@ func makeKeyFile(path string) error {
 }
 
 // RotateKeyFile puts a new key in front of those of a file, and keeps the newest of the old ones, so that tokens that it
-// signed are good until they end. Registries that run take notice.
+// signed are good until they end. Registries that run take notice within a second; those that have not yet refuse the
+// tokens of the new key for as long.
 func RotateKeyFile(path string) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	unlock, err := lockDirectory(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	old, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
@@ -206,5 +240,5 @@ func RotateKeyFile(path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return atomicfile.Write(path, keys, 0o600)
+	return atomicfile.Write(path, keys, info.Mode().Perm())
 }

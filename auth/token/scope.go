@@ -11,6 +11,9 @@ const (
 	maxScope  = 1024 // bytes
 )
 
+// knownActions are those that a scope may have.
+var knownActions = [...]string{"pull", "push", "delete", "*"}
+
 // The types of Scope.
 const (
 	TypeRepository = "repository"
@@ -30,13 +33,18 @@ func (s Scope) String() string {
 }
 
 // ParseScopes reads the scope parameters of a request, each of which may hold several, separated by spaces. Scopes for the
-// same thing become one. What can't be read is left out, as is what goes beyond the bounds: a client gets a token for less
-// than it asked for, never an error (Docker token specification, "Requesting a Token").
+// same thing become one. What can't be read is left out, as are actions that there are not, and what goes beyond the
+// bounds: a client gets a token for less than it asked for, never an error (Docker token specification, "Requesting a
+// Token").
 func ParseScopes(parameters []string) []Scope {
 	var scopes []Scope
+	read := 0
 	for _, parameter := range parameters {
 		for text := range strings.FieldsSeq(parameter) {
-			if s, ok := parseScope(text); ok && len(scopes) < maxScopes {
+			if read++; read > maxScopes {
+				return scopes
+			}
+			if s, ok := parseScope(text); ok {
 				scopes = addScope(scopes, s)
 			}
 		}
@@ -55,7 +63,7 @@ func parseScope(text string) (Scope, bool) {
 	kind, _, _ = strings.Cut(kind, "(")
 	s := Scope{Type: kind, Name: rest[:end]}
 	for action := range strings.SplitSeq(rest[end+1:], ",") {
-		if action != "" && !slices.Contains(s.Actions, action) {
+		if slices.Contains(knownActions[:], action) && !slices.Contains(s.Actions, action) {
 			s.Actions = append(s.Actions, action)
 		}
 	}

@@ -24,7 +24,9 @@ const (
 	// MinLifetime is the least that clients can work with (Docker token specification, "Token Response Fields").
 	MinLifetime = time.Minute
 
-	// maxToken bounds what is looked at. Servers hold headers of a megabyte.
+	// MaxAccess bounds the names and actions in a token, so that what is signed is not too long to be looked at again.
+	MaxAccess = 8 << 10 // bytes
+	// maxToken bounds what is looked at.
 	maxToken = 16 << 10 // bytes
 	// remembered is how many verified tokens are kept, so that the next request with one is spared the signature.
 	remembered = 10_000
@@ -110,10 +112,12 @@ func (k *Keys) verify(raw, audience string, now time.Time) (Claims, error) {
 	return c.complete(registered, jwt.Expected{Issuer: issuer, AnyAudience: jwt.Audience{audience}, Time: now})
 }
 
+// ErrExpired says that a token was good until a while ago.
+var ErrExpired = errors.New("the token has expired")
+
 var (
 	errTooLong   = errors.New("the token is too long")
 	errSignature = errors.New("the token is not signed by this registry, or is no token")
-	errExpired   = errors.New("the token has expired")
 	errEarly     = errors.New("the token is not valid yet: the clocks are apart")
 )
 
@@ -135,7 +139,7 @@ func (c Claims) complete(registered jwt.Claims, expected jwt.Expected) (Claims, 
 func explain(err error) error {
 	switch {
 	case errors.Is(err, jwt.ErrExpired):
-		return errExpired
+		return ErrExpired
 	case errors.Is(err, jwt.ErrNotValidYet), errors.Is(err, jwt.ErrIssuedInTheFuture):
 		return errEarly
 	case errors.Is(err, jwt.ErrInvalidAudience):
@@ -150,7 +154,7 @@ func explain(err error) error {
 func (c Claims) inTime(now time.Time) error {
 	switch {
 	case now.Add(-Skew).After(c.Expires):
-		return errExpired
+		return ErrExpired
 	case now.Add(Skew).Before(c.from):
 		return errEarly
 	}

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -267,7 +268,7 @@ func TestMemory(t *testing.T) {
 		at   time.Time
 		want error
 	}{
-		{now, nil}, {now.Add(time.Hour), nil}, {now.Add(time.Hour + Skew + 1), errExpired}, {now.Add(-Skew - 1), errEarly}, {now, nil},
+		{now, nil}, {now.Add(time.Hour), nil}, {now.Add(time.Hour + Skew + 1), ErrExpired}, {now.Add(-Skew - 1), errEarly}, {now, nil},
 	} {
 		c, err := m.Verify(v, raw, test.at)
 		if !errors.Is(err, test.want) || err == nil && c.User != "ann" {
@@ -302,7 +303,7 @@ func TestParseScopes(t *testing.T) {
 		{[]string{"repository:a:*", "registry:catalog:*"}, "repository:a:* registry:catalog:*"},
 		{[]string{"repository(plugin):a:pull,pull,"}, "repository:a:pull"},
 		{[]string{"repository:host:5000/a:delete"}, "repository:host:5000/a:delete"},
-		{[]string{"", "x", "repository:a", "repository::pull", ":a:pull", "repository:a:", "a:b:c"}, "a:b:c"},
+		{[]string{"", "x", "repository:a", "repository::pull", ":a:pull", "repository:a:", "a:b:c", "a:b:pull"}, "a:b:pull"},
 		{[]string{"repository:" + strings.Repeat("a", maxScope) + ":pull"}, ""},
 	} {
 		var texts []string
@@ -312,6 +313,13 @@ func TestParseScopes(t *testing.T) {
 		if got := strings.Join(texts, " "); got != test.want {
 			t.Errorf("%q: got %q, want %q", test.parameters, got, test.want)
 		}
+	}
+	var fly []string
+	for i := range 100_000 {
+		fly = append(fly, fmt.Sprint("a", i))
+	}
+	if got := ParseScopes([]string{strings.Repeat("repository:a:"+strings.Join(fly, ",")+" ", 3)}); len(got) != 0 {
+		t.Errorf("got %d scopes", len(got))
 	}
 	var many []string
 	for i := range 2 * maxScopes {
@@ -328,7 +336,7 @@ func FuzzParseScopes(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		for _, scope := range ParseScopes([]string{s, s}) {
-			if scope.Type == "" || scope.Name == "" || len(scope.Actions) == 0 {
+			if scope.Type == "" || scope.Name == "" || len(scope.Actions) == 0 || len(scope.Actions) > len(knownActions) {
 				t.Errorf("%q: %+v", s, scope)
 			}
 			if again := ParseScopes([]string{scope.String()}); len(again) != 1 || !reflect.DeepEqual(again[0], scope) {

@@ -138,7 +138,7 @@ func allowed(user, repository, action string) bool {
 	switch {
 	case user == "root":
 		return true
-	case user != "robot" && strings.HasPrefix(repository, "public/") && action == "pull":
+	case strings.HasPrefix(repository, "public/") && action == "pull":
 		return true
 	case user == "ann" || user == "dev":
 		return team && action != "delete"
@@ -201,7 +201,7 @@ func TestAccessTable(t *testing.T) {
 func testCatalog(t *testing.T, visitors map[string]visitor) {
 	for name, want := range map[string]string{
 		"": "public/x", "root": "public/x secret/x team/x", "ann": "public/x team/x", "dev": "public/x team/x",
-		"bob": "public/x team/x", "eve": "public/x", "robot": "team/x",
+		"bob": "public/x team/x", "eve": "public/x", "robot": "public/x team/x",
 	} {
 		for kind, v := range map[string]visitor{"password": visitors[name], "token": visitors[name].withToken("registry:catalog:*")} {
 			status, body, _ := v.do(http.MethodGet, "/v2/_catalog", "", "")
@@ -350,6 +350,15 @@ func TestChangesCountWithinASecond(t *testing.T) {
 	if got := status(ann, "more"); got != 404 {
 		t.Errorf("after broken rules: %d", got)
 	}
+	if err := os.WriteFile(config, []byte("version: 0.1\nhttp: {tls: {mode: off}}\nauth: {htpasswd: {realm: r, path: "+path+"}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(r.errOut.String(), "has no access rules any more") { // as if the file were written half
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := status(ann, "whatever"); got != 403 {
+		t.Errorf("after the rules went: %d", got)
+	}
 	writeConfig("{repositories: [other], users: [ann], actions: [pull]}")
 	within(t, "no rule", func() bool { return status(ann, "more") == 403 })
 
@@ -358,8 +367,8 @@ func TestChangesCountWithinASecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`"event":"login failed","user":"ann","remote":"127.0.0.1"`, `"event":"user changed","subject":"ann"`, `"event":"user removed","subject":"bob"`,
-		`"event":"token created","subject":"robot:ci"`, `"event":"token revoked","subject":"robot:ci"`, `"event":"access rules changed"`,
+		`"event":"login failed","user":"ann","remote":"127.0.0.1"`, `"event":"user changed","subject":"ann","by":"` + path, `"event":"user removed","subject":"bob"`,
+		`"event":"token created","by":"admin socket","subject":"robot:ci"`, `"event":"token revoked","by":"admin socket","subject":"robot:ci"`, `"event":"access rules changed"`,
 		`"event":"denied","user":"ann","remote":"127.0.0.1"`,
 	} {
 		if !strings.Contains(string(records), want) {
@@ -445,6 +454,35 @@ func TestUserCommands(t *testing.T) {
 	}
 }
 
+// TestAdminPasswordElsewhere has a command with another configuration than the registry that runs.
+func TestAdminPasswordElsewhere(t *testing.T) {
+	r := serve(t, t.TempDir(), "REGISTRY_HTTP_TLS_MODE=off", "REGISTRY_AUTH=htpasswd", "REGISTRY_AUTH_HTPASSWD_PATH="+users(t, "ann"))
+	defer r.end(t)
+	_, _, err := command(t, []string{"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + r.directory}, "user", "passwd", "admin", "--generate", "--cost", "4")
+	if err == nil || !strings.Contains(err.Error(), "has its users elsewhere") {
+		t.Errorf("got %v", err)
+	}
+	if status, _ := get(t, r.url()+"/v2/", "ann", "ann"); status != http.StatusOK {
+		t.Errorf("ann is told %d", status)
+	}
+}
+
+// TestConfigurationOfAPipe is read once.
+func TestConfigurationOfAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yml")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = os.WriteFile(path, []byte("version: 0.1\nhttp: {tls: {mode: off}}\nauth: none\n"), 0) // fails if nobody reads
+	}()
+	r := serve(t, t.TempDir(), "REGISTRY_CONFIGURATION_PATH="+path)
+	if status, _ := get(t, r.url()+"/v2/", "", ""); status != http.StatusOK {
+		t.Errorf("got %d", status)
+	}
+	r.end(t)
+}
+
 // TestAdminPassword changes the password of the first user, with the registry running and without.
 func TestAdminPassword(t *testing.T) {
 	r := serve(t, t.TempDir(), "REGISTRY_HTTP_TLS_MODE=off")
@@ -508,6 +546,7 @@ func TestTokenCommands(t *testing.T) {
 		for _, test := range []struct{ name, repositories, actions, expires, want string }{
 			{"ci", "a", "pull", "never", "there is a token named ci already"},
 			{"a b", "a", "pull", "never", "letters, digits"},
+			{"..", "a", "pull", "never", "letters, digits"},
 			{"b", "A", "pull", "never", "lower-case"},
 			{"b", "", "pull", "never", "a token is for repositories"},
 			{"b", "a", "fly", "never", `"fly" is unknown`},

@@ -16,12 +16,17 @@ import (
 type apiGate struct{ gate *auth.Gate }
 
 // Admit implements api.Gate.
-func (g apiGate) Admit(r *http.Request, remote string) (api.Client, *api.Refusal) {
-	c, refusal := g.gate.Admit(r, remote)
+func (g apiGate) Admit(r *http.Request, from api.Origin) (api.Client, *api.Refusal) {
+	c, refusal := g.gate.Admit(r, auth.Origin(from))
 	if refusal != nil {
 		return nil, (*api.Refusal)(refusal)
 	}
 	return apiClient{c}, nil
+}
+
+// tokens answers requests for tokens.
+func (g apiGate) tokens(w http.ResponseWriter, r *http.Request, from api.Origin) {
+	g.gate.ServeToken(w, r, auth.Origin(from))
 }
 
 type apiClient struct{ *auth.Client }

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,6 +13,7 @@ import (
 	"berth/auth/access"
 	"berth/auth/token"
 	"berth/config"
+	"berth/registry/api"
 )
 
 const (
@@ -26,8 +25,6 @@ const (
 	initialSetting = "initial-admin"
 	// tokenKeys is the file in the data directory with the keys that sign tokens.
 	tokenKeys = "token-keys.pem"
-	// tokenPath is where clients get tokens, below http.prefix.
-	tokenPath = "/auth/token"
 )
 
 // login is how clients say who they are.
@@ -63,7 +60,7 @@ func openLogin(ctx context.Context, c *config.Config, s *stores, audit, log *slo
 		Robots:        robotFacts{s.facts},
 		KeyFile:       tokenKeyFile(c, s.directory),
 		MakeKeys:      c.Auth.Tokens.Key == "",
-		TokenPath:     prefixed(c, tokenPath),
+		TokenPath:     strings.TrimSuffix(c.HTTP.Prefix, "/") + api.TokenPath,
 		TokenLifetime: c.Auth.Tokens.Lifetime,
 		Refresh:       c.Auth.Tokens.Refresh,
 		Log:           log,
@@ -91,11 +88,6 @@ func tokenKeyFile(c *config.Config, directory string) string {
 		return c.Auth.Tokens.Key
 	}
 	return filepath.Join(directory, tokenKeys)
-}
-
-// prefixed returns a path below http.prefix.
-func prefixed(c *config.Config, path string) string {
-	return strings.TrimSuffix(c.HTTP.Prefix, "/") + path
 }
 
 func externalServer(t config.Token) *auth.ExternalServer {
@@ -166,24 +158,13 @@ func makeInitialPassword(ctx context.Context, password, path string, s *stores) 
 // writePassword returns the password that is in the file at path, written there first when there is none. The hash survives
 // a power loss, so the password has to.
 func writePassword(path string) (string, error) {
-	password, err := os.ReadFile(path)
-	if err == nil && len(strings.TrimSpace(string(password))) > 0 {
-		return strings.TrimSpace(string(password)), nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if _, err := atomicfile.Create(path, []byte(auth.GeneratePassword()+"\n"), 0o600); err != nil {
 		return "", err
 	}
-	made := auth.GeneratePassword()
-	return made, atomicfile.Write(path, []byte(made+"\n"), 0o600)
-}
-
-// changeInitialPassword replaces the hash of the first user's password, and removes the file that has the old one.
-func changeInitialPassword(ctx context.Context, s *stores, hash string) error {
-	if err := s.facts.SetSetting(ctx, initialSetting, []byte(hash)); err != nil {
-		return fmt.Errorf("keep the password: %w", err)
+	content, err := os.ReadFile(path)
+	password := strings.TrimSpace(string(content))
+	if err == nil && password == "" {
+		err = fmt.Errorf("%s is empty: remove it", path)
 	}
-	if err := os.Remove(filepath.Join(s.directory, initialPasswordFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the password is changed, but the file with the old one stays: %w", err)
-	}
-	return nil
+	return password, err
 }

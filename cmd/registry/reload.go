@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
 	"sync"
 	"syscall"
 
@@ -16,7 +16,7 @@ import (
 // reloader takes over what of a configuration can change while the registry runs: the access rules and their groups.
 type reloader struct {
 	s     streams
-	path  string // empty when there is no file
+	path  string // empty when there is no file to follow
 	known []byte // its content when it was loaded
 	login login
 	audit auditLog
@@ -54,16 +54,20 @@ func (l *reloader) run(ctx context.Context) {
 func (l *reloader) reload() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var args []string
-	if l.path != "" {
-		args = []string{l.path}
+	if l.path == "" {
+		l.log.Warn("there is no configuration file to reload")
+		return
 	}
-	c, _, err := l.s.loadConfig(args)
+	c, _, err := l.s.loadConfig([]string{l.path})
 	if err != nil {
 		l.log.Error("the configuration was not reloaded, the old one stays", "error", err)
 		return
 	}
-	if !sameButRules(c, l.used) {
+	if c.Access == nil && l.used.Access != nil {
+		l.log.Error("the configuration has no access rules any more, which would let every user do everything: the old ones stay until the next start")
+		return
+	}
+	if !sameButRules(*c, *l.used) {
 		l.log.Warn("the configuration has changes that count from the next start on; access rules and groups count now")
 	}
 	l.used = c
@@ -80,14 +84,15 @@ func (l *reloader) reload() {
 	l.audit.Info("access rules changed", "rules", len(c.Access))
 }
 
-// sameButRules compares what configurations print, in which secrets are masked: another secret goes unnoticed.
-func sameButRules(a, b *config.Config) bool {
-	return bytes.Equal(printed(*a), printed(*b))
+func sameButRules(a, b config.Config) bool {
+	a.Access, a.Groups, b.Access, b.Groups = nil, nil, nil, nil
+	return reflect.DeepEqual(a, b)
 }
 
-func printed(c config.Config) []byte {
-	c.Access, c.Groups = nil, nil
-	var out bytes.Buffer
-	_ = c.Write(&out) // a buffer takes everything
-	return out.Bytes()
+// followed returns the path of a configuration if it is a file that can be read again, else nothing.
+func followed(path string) string {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	return path
 }

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -66,7 +69,7 @@ func (s streams) withSteward(ctx context.Context, c *config.Config, fn func(stew
 		return err
 	}
 	defer func() { err = errors.Join(err, audit.close()) }()
-	return fn(localSteward{stores: stores, audit: audit.Logger})
+	return fn(localSteward{stores: stores, audit: audit.Logger.With("by", "command line"), method: c.Auth.Method})
 }
 
 // localSteward works on open stores, those of a server among them.
@@ -74,6 +77,7 @@ type localSteward struct {
 	stores *stores
 	audit  *slog.Logger
 	gate   *auth.Gate // nil without a server
+	method string     // of auth in the configuration
 }
 
 // badRequest is an error that is told to whoever asked as it stands.
@@ -82,6 +86,9 @@ type badRequest struct{ error }
 func badRequestf(format string, args ...any) error { return badRequest{fmt.Errorf(format, args...)} }
 
 func (l localSteward) makeRobot(ctx context.Context, r robotRequest) (robotMade, error) {
+	if l.method == config.AuthToken || l.method == config.AuthNone {
+		return robotMade{}, badRequestf("the registry asks for no passwords of its own (auth is %s): a token would be of no use", l.method)
+	}
 	if err := checkRobotName(r.Name); err != nil {
 		return robotMade{}, err
 	}
@@ -114,8 +121,8 @@ func checkRobotName(name string) error {
 	good := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._-", r)
 	}
-	if name == "" || len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool { return !good(r) }) {
-		return badRequestf("a token's name has up to 64 letters, digits and . _ -, not %q", name[:min(len(name), 64)])
+	if name == "" || len(name) > 64 || strings.ContainsRune("._-", rune(name[0])) || strings.ContainsFunc(name, func(r rune) bool { return !good(r) }) {
+		return badRequestf("a token's name has up to 64 letters, digits and, after the first, . _ -: not %q", name[:min(len(name), 64)])
 	}
 	return nil
 }
@@ -136,17 +143,23 @@ func (l localSteward) revokeRobot(ctx context.Context, name string) error {
 }
 
 func (l localSteward) setInitialPassword(ctx context.Context, hash string) error {
+	if l.method != config.AuthInitial {
+		return badRequestf("the running registry has its users elsewhere (auth is %s): give this command the registry's configuration", l.method)
+	}
 	users, err := auth.SingleUser(initialUser, hash)
 	if err != nil {
 		return badRequest{err}
 	}
-	if err := changeInitialPassword(ctx, l.stores, hash); err != nil {
-		return err
+	if err := l.stores.facts.SetSetting(ctx, initialSetting, []byte(hash)); err != nil {
+		return fmt.Errorf("keep the password: %w", err)
 	}
 	if l.gate != nil {
 		l.gate.SetUsers(users) // which audits it
 	} else {
 		l.audit.Info("user changed", "subject", initialUser)
+	}
+	if err := os.Remove(filepath.Join(l.stores.directory, initialPasswordFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the password is changed, but the file with the old one stays: %w", err)
 	}
 	return nil
 }

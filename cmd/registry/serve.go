@@ -28,6 +28,8 @@ const (
 	// headerTimeout bounds the handshake and a request's head. Bodies may take as long as they like.
 	headerTimeout = 30 * time.Second
 	idleTimeout   = 3 * time.Minute
+	// maxHeader is what a request's head may have: more than any client's token, and little enough for many at once.
+	maxHeader = 64 << 10 // bytes
 	// cutOffTimeout is how long requests have to notice that their connection is gone.
 	cutOffTimeout = 10 * time.Second
 )
@@ -43,7 +45,8 @@ SIGTERM stops it: requests that run have http.draintimeout to finish. A second s
 rules and groups and reopens the file of audit.output; the rules are also reloaded when CONFIG changes.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
-			known, _ := os.ReadFile(configPath(args, s.environ)) // what is wrong with it, loading it says
+			path := followed(configPath(args, s.environ))
+			known, _ := os.ReadFile(path) // what is wrong with it, loading it says
 			c, warnings, err := s.loadConfig(args)
 			if err != nil {
 				return err
@@ -52,7 +55,7 @@ rules and groups and reopens the file of audit.output; the rules are also reload
 			for _, w := range warnings {
 				log.Warn("configuration", "warning", w)
 			}
-			return s.serve(command.Context(), c, &reloader{s: s, path: configPath(args, s.environ), known: known, log: log, used: c})
+			return s.serve(command.Context(), c, &reloader{s: s, path: path, known: known, log: log, used: c})
 		},
 	}
 }
@@ -99,7 +102,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	}
 	s.greet(c, entrance, stores.directory, reload.login)
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
-	handler := front(entrance, tokens(c, reload.login, apiHandler(c, stores, reload)))
+	handler := front(entrance, apiHandler(c, stores, reload))
 	return runServers(ctx, log, reload.tasks(newReaper(c, stores, log).Run, entrance.source.Run),
 		&service{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
 		&service{server: &http.Server{Handler: adminHandler(stores, reload), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second})
@@ -120,30 +123,9 @@ func (l *reloader) tasks(others ...func(context.Context)) []func(context.Context
 	return others
 }
 
-// tokens serves the endpoint for tokens beside the registry.
-func tokens(c *config.Config, l login, registry http.Handler) http.Handler {
-	if l.gate == nil {
-		return registry
-	}
-	proxies := prefixes(c.HTTP.TrustedProxies)
-	endpoint := l.gate.Tokens(func(r *http.Request) string { return api.ClientAddress(r, proxies) })
-	path := prefixed(c, tokenPath)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == path {
-			endpoint.ServeHTTP(w, r)
-			return
-		}
-		registry.ServeHTTP(w, r)
-	})
-}
-
 func apiHandler(c *config.Config, s *stores, l *reloader) http.Handler {
-	var gate api.Gate // nil, and no nil of a type, where nobody is asked
-	if l.login.gate != nil {
-		gate = apiGate{l.login.gate}
-	}
 	relative := c.HTTP.RelativeURLs
-	return api.New(api.Config{
+	settings := api.Config{
 		Service: registry.New(registry.Config{
 			Blobs:         s.blobs,
 			Metadata:      s.facts,
@@ -151,7 +133,6 @@ func apiHandler(c *config.Config, s *stores, l *reloader) http.Handler {
 			SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
 			URLAllowed:    urlAllowed(c.Validation),
 		}),
-		Gate:           gate,
 		Audit:          l.audit.Logger,
 		Log:            l.log,
 		AccessLog:      !c.Log.AccessLog.Disabled,
@@ -163,7 +144,12 @@ func apiHandler(c *config.Config, s *stores, l *reloader) http.Handler {
 		DeleteDisabled: !c.Storage.Delete.Enabled,
 		ReadOnly:       c.Storage.Maintenance.ReadOnly.Enabled,
 		CatalogMax:     c.Catalog.MaxEntries,
-	})
+	}
+	if l.login.gate != nil {
+		gate := apiGate{l.login.gate}
+		settings.Gate, settings.Tokens = gate, gate.tokens
+	}
+	return api.New(settings)
 }
 
 func prefixes(networks []config.Network) []netip.Prefix {
@@ -222,6 +208,7 @@ func newServer(handler http.Handler, c *config.Config, log *slog.Logger) *http.S
 		Handler:           handler,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
 	if c.HTTP.H2C.Enabled {

@@ -50,8 +50,9 @@ func measureGate(ctx context.Context, s settings, stdout, stderr io.Writer) erro
 	for _, c := range []gateCase{
 		{name: "no authentication"},
 		{name: "htpasswd (bcrypt 10), Basic", password: true},
-		{name: fmt.Sprintf("the same with %d rules and %d groups", gateRules, gateGroups), password: true, settings: rules},
-		{name: "the same with a Bearer token", password: true, settings: rules, token: true},
+		{name: "htpasswd, a Bearer token", password: true, token: true},
+		{name: fmt.Sprintf("htpasswd, Basic, %d rules and %d groups", gateRules, gateGroups), password: true, settings: rules},
+		{name: "the same rules, a Bearer token", password: true, settings: rules, token: true},
 	} {
 		fmt.Fprintf(stderr, "preparing: %s\n", c.name)
 		t, running, err := c.start(ctx, dir, s)

@@ -45,16 +45,13 @@ func clip(s string) string {
 	return s[:min(len(s), most)]
 }
 
-func (h *handler) remote(r *http.Request) string { return ClientAddress(r, h.TrustedProxies) }
-
-// ClientAddress returns the address of a request's client: the peer's, or what proxies that are trusted say, read from the
-// nearest.
-func ClientAddress(r *http.Request, proxies []netip.Prefix) string {
+// remote returns the address of the client: the peer's, or what proxies that are trusted say, read from the nearest.
+func (h *handler) remote(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		return r.RemoteAddr
 	}
-	if !trusted(host, proxies) {
+	if !h.trusted(host) {
 		return host
 	}
 	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
@@ -64,17 +61,17 @@ func ClientAddress(r *http.Request, proxies []netip.Prefix) string {
 			return host
 		}
 		host = hop
-		if !trusted(host, proxies) {
+		if !h.trusted(host) {
 			return host
 		}
 	}
 	return host
 }
 
-func trusted(host string, proxies []netip.Prefix) bool {
+func (h *handler) trusted(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
 		return false
 	}
-	return slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) })
+	return slices.ContainsFunc(h.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) })
 }

@@ -27,6 +27,8 @@ type Config struct {
 	Service *registry.Service
 	// Gate tells who a client is and what it may do. Nil lets everybody do everything.
 	Gate Gate
+	// Tokens answers requests for tokens at TokenPath, below Prefix. Nil has no such endpoint.
+	Tokens func(w http.ResponseWriter, r *http.Request, from Origin)
 	// Audit gets a record of each push, delete and denial, whose message is the event. Nil discards them.
 	Audit *slog.Logger
 	// Log gets faults and, when AccessLog is set, a line for each request. Nil discards them.
@@ -41,7 +43,7 @@ type Config struct {
 	Prefix string
 	// Headers are set on every answer.
 	Headers http.Header
-	// TrustedProxies are the peers whose X-Forwarded-For is believed, for the access line.
+	// TrustedProxies are the peers whose X-Forwarded-For is believed: for the access line, and for who failed to log in.
 	TrustedProxies []netip.Prefix
 	// DeleteDisabled refuses to delete manifests, tags and blobs.
 	DeleteDisabled bool
@@ -50,6 +52,9 @@ type Config struct {
 	// CatalogMax is the most repositories in one answer: 1,000 when it is zero.
 	CatalogMax int
 }
+
+// TokenPath is where clients get tokens, below Config.Prefix.
+const TokenPath = "/auth/token"
 
 type handler struct {
 	Config
@@ -114,6 +119,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.redirect(c)
 	case ok && strings.HasPrefix(path, "/v2/"):
 		h.serveAPI(c, path)
+	case ok && path == TokenPath && h.Tokens != nil:
+		c.kind = kindToken
+		h.Tokens(c.w, c.r, h.origin(c))
 	case ok && path == "/":
 		writeBody(c, http.StatusOK, "text/plain; charset=utf-8", []byte("Berth, an OCI registry. Its API is at "+h.Prefix+"/v2/.\n"))
 	default:

@@ -173,7 +173,7 @@ type only struct {
 	refused        Refusal // what the user gets for Delete and outside of repository a
 }
 
-func (o only) Admit(r *http.Request, _ string) (Client, *Refusal) {
+func (o only) Admit(r *http.Request, _ Origin) (Client, *Refusal) {
 	user, password, ok := r.BasicAuth()
 	switch {
 	case !ok:
@@ -239,6 +239,25 @@ func TestGate(t *testing.T) {
 	}
 }
 
+// TestTokens finds the endpoint for tokens below the prefix, with what every answer has.
+func TestTokens(t *testing.T) {
+	tokens := func(w http.ResponseWriter, _ *http.Request, from Origin) {
+		w.WriteHeader(http.StatusTeapot)
+		w.Write([]byte(from.Remote + " " + from.Request))
+	}
+	s := newServer(t, options{config: Config{Prefix: "/registry", Tokens: tokens, AccessLog: true}})
+	a := s.get("/registry/auth/token").want(http.StatusTeapot).wantHeaders("Docker-Distribution-Api-Version", "registry/2.0")
+	if a.body != "127.0.0.1 "+a.header.Get("X-Request-Id") {
+		t.Errorf("the request came from %s", a.body)
+	}
+	s.get("/auth/token").want(http.StatusNotFound)
+	newServer(t, options{}).get("/auth/token").want(http.StatusNotFound)
+	s.stop()
+	if lines := s.log.records(t, "request"); len(lines) != 2 || lines[0]["endpoint"] != "token" || lines[0]["status"] != 418.0 {
+		t.Errorf("lines %v", lines)
+	}
+}
+
 // TestCatalogShowsWhatIsSeen looks at pages of every size, which tell nothing of what lies between and behind.
 func TestCatalogShowsWhatIsSeen(t *testing.T) {
 	var gate switchable
@@ -267,11 +286,11 @@ func TestCatalogShowsWhatIsSeen(t *testing.T) {
 // switchable is the gate of ann once it is closed.
 type switchable struct{ closed atomic.Bool }
 
-func (s *switchable) Admit(r *http.Request, remote string) (Client, *Refusal) {
+func (s *switchable) Admit(r *http.Request, from Origin) (Client, *Refusal) {
 	if s.closed.Load() {
-		return only{user: "ann", password: "secret"}.Admit(r, remote)
+		return only{user: "ann", password: "secret"}.Admit(r, from)
 	}
-	return everybody{}.Admit(r, remote)
+	return everybody{}.Admit(r, from)
 }
 
 func TestReadOnlyAndDeleteDisabled(t *testing.T) {

@@ -23,9 +23,17 @@ const (
 
 // Gate tells who sends requests. Its method is called concurrently.
 type Gate interface {
-	// Admit returns the client that sent a request from a remote address, also when it is not known, or how to refuse it when
-	// it shows a wrong credential.
-	Admit(r *http.Request, remote string) (Client, *Refusal)
+	// Admit returns the client that sent a request, also when it is not known, or how to refuse it when it shows a wrong
+	// credential.
+	Admit(r *http.Request, from Origin) (Client, *Refusal)
+}
+
+// Origin is where a request came from, for logs and for counting failures.
+type Origin struct {
+	// Remote is the client's address, behind the proxies that are trusted.
+	Remote string
+	// Request is the request's id.
+	Request string
 }
 
 // Client is who sent a request.
@@ -85,7 +93,7 @@ func (everybody) Name() string                                   { return "" }
 func (everybody) Judge(*http.Request, string, Action) *Refusal   { return nil }
 func (everybody) May(repository string, a Action) bool           { return true }
 func (everybody) Sees(repository string) bool                    { return true }
-func (everybody) Admit(*http.Request, string) (Client, *Refusal) { return everybody{}, nil }
+func (everybody) Admit(*http.Request, Origin) (Client, *Refusal) { return everybody{}, nil }
 
 // action returns what the request does. Cancelling an upload is part of pushing, and so is looking how far it is.
 func (c *call) action() Action {
@@ -106,7 +114,7 @@ func (c *call) action() Action {
 // authorize finds out who asks, and decides whether they may. A request that could not be read is refused as such only to those
 // who may enter; parseErr is what is wrong with it.
 func (h *handler) authorize(c *call, parseErr error) error {
-	client, refusal := h.Gate.Admit(c.r, h.remote(c.r))
+	client, refusal := h.Gate.Admit(c.r, h.origin(c))
 	if refusal != nil {
 		return refusal
 	}
@@ -116,7 +124,7 @@ func (h *handler) authorize(c *call, parseErr error) error {
 		action, repository = Enter, ""
 	}
 	if refusal := client.Judge(c.r, repository, action); refusal != nil {
-		if refusal.Status == http.StatusForbidden {
+		if isDenial(c, refusal) {
 			h.audit(c, "denied", slog.String("action", string(action)), slog.String("reason", refusal.Message))
 		}
 		return refusal
@@ -125,6 +133,14 @@ func (h *handler) authorize(c *call, parseErr error) error {
 		return parseErr
 	}
 	return h.allowed(c, action)
+}
+
+func (h *handler) origin(c *call) Origin { return Origin{Remote: h.remote(c.r), Request: c.id} }
+
+// isDenial tells what a client may not do from what it is asked to show a credential for first: one that has shown one
+// without a name, a stranger's token, will hardly have a better.
+func isDenial(c *call, r *Refusal) bool {
+	return r.Status == http.StatusForbidden || c.client.Name() == "" && c.r.Header.Get("Authorization") != ""
 }
 
 // allowed decides by what the registry is configured to do for nobody.

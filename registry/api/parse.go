@@ -21,6 +21,7 @@ const (
 	kindUploads   kind = "uploads"
 	kindUpload    kind = "upload"
 	kindReferrers kind = "referrers"
+	kindToken     kind = "token" // no part of the API, but in the access line
 )
 
 // methods returns the methods that k answers, as the Allow header wants them.
