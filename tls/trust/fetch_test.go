@@ -1,13 +1,20 @@
 package trust
 
 import (
+	"cmp"
+	"crypto/tls"
+	"io"
+	"log"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	berthtls "berth/tls"
 )
 
 // bin makes a PATH of what the script and the line need besides a program to fetch with, and nothing else.
@@ -73,7 +80,7 @@ func TestInstallNeedsAFetcher(t *testing.T) {
 func (n *node) paste(line, bin string) (string, error) {
 	n.t.Helper()
 	command := exec.CommandContext(n.t.Context(), n.shell[0], append(n.shell[1:], "-c", line)...)
-	command.Env = []string{"PATH=" + bin, "DESTDIR=" + n.root, "TMPDIR=" + n.t.TempDir(), "HOME=/home/me"}
+	command.Env = []string{"PATH=" + bin, "DESTDIR=" + n.root, "TMPDIR=" + cmp.Or(n.temporary, n.t.TempDir()), "HOME=/home/me"}
 	out, err := command.CombinedOutput()
 	return string(out), err
 }
@@ -142,14 +149,85 @@ func TestPastedLineRefuses(t *testing.T) {
 	}
 }
 
+// sudo puts a stand-in into a PATH that says what it runs.
+func (n *node) sudo(bin string) {
+	n.t.Helper()
+	n.check(os.WriteFile(filepath.Join(bin, "sudo"), []byte("#!/bin/sh\necho sudo runs \"$1\"\nexec \"$@\"\n"), 0o755))
+}
+
 // Where there is sudo, the script runs with it, and only the script.
 func TestPastedLineUsesSudo(t *testing.T) {
 	n := newNode(t, []string{program(t, "dash")}, "/etc/docker/")
 	directory := bin(t, "curl")
-	n.check(os.WriteFile(filepath.Join(directory, "sudo"), []byte("#!/bin/sh\necho sudo runs \"$1\"\nexec \"$@\"\n"), 0o755))
+	n.sudo(directory)
 	address := n.ca.server(t, "127.0.0.1:0", New(Config{CA: n.ca.pem}))
 	out, err := n.paste(Line(address, n.ca.pem), directory)
 	if err != nil || strings.Count(out, "sudo runs sh\n") != 1 {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// A person's shell has aliases, and sudo is one that people have. The options of the script go to the end of the line.
+func TestPastedLineAmongAliases(t *testing.T) {
+	n := newNode(t, nil, "/etc/docker/", "/usr/sbin/update-ca-certificates")
+	directory := bin(t, "curl")
+	n.sudo(directory)
+	rc := filepath.Join(t.TempDir(), "rc")
+	n.check(os.WriteFile(rc, []byte("alias sudo='sudo ' sh='sh ' curl='curl -v'\n"), 0o600))
+	n.shell = []string{program(t, "bash"), "--rcfile", rc, "-i"}
+	address := n.ca.server(t, "127.0.0.1:0", New(Config{CA: n.ca.pem}))
+	installed := filepath.Join(n.root, "etc/docker/certs.d", address, "ca.crt")
+	for _, tt := range []struct {
+		option, want string
+		installed    bool
+	}{{"", "installed  ", true}, {" --system", "WARNING: every program", true}, {" --uninstall", "removed    ", false}} {
+		out, err := n.paste(Line(address, n.ca.pem)+tt.option, directory)
+		_, missing := os.Stat(installed)
+		if err != nil || !strings.Contains(out, "sudo runs sh\n") || !strings.Contains(out, tt.want) || (missing == nil) != tt.installed {
+			t.Errorf("with%s: %v\n%s", tt.option, err, out)
+		}
+	}
+}
+
+// Neither a line that ends well nor one that fails leaves what it fetched, whatever TMPDIR is called.
+func TestPastedLineCleansUp(t *testing.T) {
+	t.Setenv("GODEBUG", "tlssha1=1") // see fetchers
+	eachShell(t, func(t *testing.T, shell []string) {
+		n := newNode(t, shell, "/etc/docker/")
+		address := n.ca.server(t, "127.0.0.1:0", New(Config{CA: n.ca.pem}))
+		n.temporary = filepath.Join(t.TempDir(), "a b*")
+		n.check(os.Mkdir(n.temporary, 0o755))
+		for fetcher, line := range lines(address, n.ca.pem) {
+			for arguments, works := range map[string]bool{"": true, " --force": false} {
+				out, err := n.paste(line+arguments, bin(t, fetcher))
+				left, readErr := os.ReadDir(n.temporary)
+				n.check(readErr)
+				if (err == nil) != works || len(left) != 0 || !strings.Contains(out, ": OK\n") {
+					t.Errorf("%s with%s: %v, and it leaves %v\n%s", fetcher, arguments, err, left, out)
+				}
+			}
+		}
+	})
+}
+
+// Who asks in plain HTTP gets the line inside JSON, and people paste what curl shows them.
+func TestLineFromRawBody(t *testing.T) {
+	n := newNode(t, []string{program(t, "dash")}, "/etc/docker/")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	n.check(err)
+	const before = "do this: "
+	advice := func(host string) string { return before + Line(host, n.ca.pem) }
+	config := &tls.Config{Certificates: []tls.Certificate{n.ca.leaf(t)}}
+	server := &http.Server{Handler: New(Config{CA: n.ca.pem}), ErrorLog: log.New(io.Discard, "", 0)}
+	go func() { _ = server.Serve(berthtls.NewListener(listener, config, advice)) }()
+	t.Cleanup(func() { _ = server.Close() })
+	response, err := http.Get("http://" + listener.Addr().String() + "/v2/")
+	n.check(err)
+	defer response.Body.Close()
+	_, line, _ := strings.Cut(text(t, response), before)
+	line, _, _ = strings.Cut(line, `"`)
+	out, err := n.paste(line, bin(t, "curl"))
+	if err != nil || n.read("/etc/docker/certs.d/"+listener.Addr().String()+"/ca.crt") != string(n.ca.pem) {
+		t.Errorf("%v\n%s\n%s", err, line, out)
 	}
 }

@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -12,25 +11,35 @@ const placeholder = "HOST:PORT"
 
 // Line returns the command that makes a machine trust the registry at hostport: a host name, an IPv4 address or an IPv6
 // address in brackets, with a port unless it is 443. Something else becomes the words HOST:PORT, for the reader to
-// replace. It is one line for any POSIX shell, and it needs curl and sha256sum.
+// replace. It is one line for any shell, and it needs curl and sha256sum. The script's options can be put at its end.
 //
 // The certificate ca (PEM) is fetched without verification and compared with its checksum, which is part of the line;
-// then the script is fetched over a connection that it vouches for, and run as root.
+// then the script is fetched over a connection that it vouches for, and run as root. What was fetched is removed.
+//
+// The line has neither " nor \, so that it is the same inside a JSON string, and looks for sudo in a shell without the
+// aliases of the one that it is pasted into.
 func Line(hostport string, ca []byte) string {
-	address, _ := Address(hostport)
-	return fmt.Sprintf(`d=$(mktemp -d) && curl -fsSk -o "$d/ca.crt" %s && echo "%s  $d/ca.crt" | sha256sum -c - && `+
-		`curl -fsS --cacert "$d/ca.crt" -o "$d/install.sh" %s && $(command -v sudo) sh "$d/install.sh" %s %[2]s`,
-		quote("https://"+address+certificatePath), Checksum(ca), quote("https://"+address+scriptPath), quote(address))
+	return command(hostport, ca, `curl -fsSk -o $d/ca.crt https://HOST:PORT/trust/ca.crt`,
+		`echo $2 *$d/ca.crt | sha256sum -c -`,
+		`curl -fsS --cacert $d/ca.crt -o $d/install.sh https://HOST:PORT/trust/install.sh`)
 }
 
 // wgetLine is Line for machines without curl. Not every wget can be told which CA to believe, so this line has the
 // checksum of the script, too, and is therefore good for this version of the registry only.
 func wgetLine(hostport string, ca []byte) string {
+	return command(hostport, ca, `wget -q --no-check-certificate -O $d/ca.crt https://HOST:PORT/trust/ca.crt`,
+		`wget -q --no-check-certificate -O $d/install.sh https://HOST:PORT/trust/install.sh`,
+		`echo $2 *$d/ca.crt | sha256sum -c -`,
+		`echo `+Checksum(script)+` *$d/install.sh | sha256sum -c -`)
+}
+
+// command returns the line that takes these steps to get ca.crt and install.sh from HOST:PORT into the directory $d, and
+// runs the script. In it $2 is the checksum of ca. Without splitting (IFS) and patterns (-f) nothing needs quotes.
+func command(hostport string, ca []byte, steps ...string) string {
 	address, _ := Address(hostport)
-	return fmt.Sprintf(`cd "$(mktemp -d)" && wget -q --no-check-certificate %s %s && `+
-		`printf '%%s\n' "%s  ca.crt" "%s  install.sh" | sha256sum -c - && $(command -v sudo) sh ./install.sh %s %[3]s`,
-		quote("https://"+address+certificatePath), quote("https://"+address+scriptPath), Checksum(ca), Checksum(script),
-		quote(address))
+	get := strings.ReplaceAll(strings.Join(steps, " && "), placeholder, address)
+	return `sh -c 'IFS=; set -f; d=$(mktemp -d) && c() { rm -rf $d; } && trap c EXIT && trap exit HUP INT TERM && ` +
+		get + ` && $(command -v sudo) sh $d/install.sh $@' sh ` + quote(address) + " " + Checksum(ca)
 }
 
 // quote keeps the brackets of an IPv6 address from being taken for a pattern. Nothing else in an address means anything

@@ -74,19 +74,24 @@ func FuzzAddress(f *testing.F) {
 func TestLine(t *testing.T) {
 	const hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 	got := Line("192.168.1.18:5000", []byte("abc"))
-	want := `d=$(mktemp -d) && curl -fsSk -o "$d/ca.crt" https://192.168.1.18:5000/trust/ca.crt` +
-		` && echo "` + hash + `  $d/ca.crt" | sha256sum -c -` +
-		` && curl -fsS --cacert "$d/ca.crt" -o "$d/install.sh" https://192.168.1.18:5000/trust/install.sh` +
-		` && $(command -v sudo) sh "$d/install.sh" 192.168.1.18:5000 ` + hash
+	want := `sh -c 'IFS=; set -f; d=$(mktemp -d) && c() { rm -rf $d; } && trap c EXIT && trap exit HUP INT TERM` +
+		` && curl -fsSk -o $d/ca.crt https://192.168.1.18:5000/trust/ca.crt && echo $2 *$d/ca.crt | sha256sum -c -` +
+		` && curl -fsS --cacert $d/ca.crt -o $d/install.sh https://192.168.1.18:5000/trust/install.sh` +
+		` && $(command -v sudo) sh $d/install.sh $@' sh 192.168.1.18:5000 ` + hash
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if got := Line("[::1]:5000", nil); strings.Count(got, "'https://[::1]:5000/trust/") != 2 || !strings.Contains(got, " '[::1]:5000' ") {
+	if got := Line("[::1]:5000", nil); !strings.Contains(got, " '[::1]:5000' ") {
 		t.Errorf("brackets are not quoted: %s", got)
 	}
 	for _, bad := range badAddresses() {
 		if got := Line(bad, nil); got != Line("", nil) || strings.Count(got, placeholder) != 3 {
 			t.Errorf("the line for %q is %s", bad, got)
+		}
+	}
+	for name, line := range lines("[::1]:5000", nil) {
+		if strings.ContainsAny(line, "\"\\!`\n") {
+			t.Errorf("the line for %s is another one inside JSON, or in an interactive shell: %s", name, line)
 		}
 	}
 }

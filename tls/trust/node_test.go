@@ -45,6 +45,8 @@ type node struct {
 	file  string   // the CA's certificate
 	env   []string // besides
 	umask string
+
+	temporary string // TMPDIR of a pasted line, or one of its own each
 }
 
 // newNode makes a machine with these files; those that end with a slash are directories.

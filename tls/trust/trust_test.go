@@ -202,7 +202,7 @@ func TestPage(t *testing.T) {
 		body := text(t, do(h, "GET", "/trust", host))
 		for _, want := range []string{
 			"<code>" + address + "</code>",
-			"install.sh&#34; " + strings.ReplaceAll(quote(address), "'", "&#39;") + " " + Checksum(ca.pem),
+			"install.sh $@&#39; sh " + strings.ReplaceAll(quote(address), "'", "&#39;") + " " + Checksum(ca.pem),
 			Checksum(ca.pem),
 			Fingerprint(ca.certificate),
 			ca.certificate.NotAfter.UTC().Format("2006-01-02"),
