@@ -3,13 +3,15 @@
 # registry only.
 #
 #   sh install.sh HOST:PORT SHA256 [--ca FILE] [--system]
-#   sh install.sh HOST:PORT SHA256 --uninstall
+#   sh install.sh HOST:PORT [SHA256] --uninstall
 #
 # SHA256 is the checksum of the CA's certificate, as a PEM file: a certificate with another one is refused. It is fetched
 # from https://HOST:PORT/trust/ca.crt, or taken from FILE.
 #
 # --system     trust the CA in the system's own store too: for every site, not only for the registry
-# --uninstall  remove what this script installed, and nothing else
+# --uninstall  remove what this script installed, and nothing else. It needs no network. Without SHA256 it goes by the
+#              marks that the script left: a file FILE.by-berth beside each that it installed, and .by-berth in each
+#              directory that it made
 #
 # As root it installs for the whole machine, else for the user who runs it. DESTDIR in the environment is put before every
 # path that is looked at or written, as when a package is made; the system's store is then not refreshed.
@@ -33,7 +35,7 @@ fail() {
 usage() {
 	cat <<-END
 		usage: install.sh HOST:PORT SHA256 [--ca FILE] [--system]
-		       install.sh HOST:PORT SHA256 --uninstall
+		       install.sh HOST:PORT [SHA256] --uninstall
 	END
 }
 
@@ -67,12 +69,12 @@ parse() {
 		esac
 		shift
 	done
-	if [ -z "$hash" ]; then
+	if [ -z "$hash" ] && { [ -z "$target" ] || ! $uninstall; }; then
 		usage >&2
 		exit 1
 	fi
 	valid_target || fail "not HOST:PORT, such as registry.lan:5000, 192.168.1.18:5000 or [fd00::18]:5000: $target"
-	valid_hash || fail "not a SHA-256 checksum (64 hexadecimal digits, in lower case): $hash"
+	[ -z "$hash" ] || valid_hash || fail "not a SHA-256 checksum (64 hexadecimal digits, in lower case): $hash"
 }
 
 # valid_target splits $target. It becomes part of paths, commands and files: what gets through is made of the characters
@@ -172,48 +174,128 @@ own() {
 	esac
 }
 
+# straight reports whether a file may be written: in the home of the user of sudo, root follows no symbolic link. They are
+# that user's, and could lead anywhere.
+straight() {
+	walked=$1
+	case $walked in
+	"$user"/*) [ -n "$owner" ] || return 0 ;;
+	*) return 0 ;;
+	esac
+	while [ "$walked" != "$user" ]; do
+		[ ! -L "$root$walked" ] || return 1
+		walked=${walked%/*}
+	done
+}
+
 make_directory() {
 	if [ ! -d "$root$1" ]; then
 		[ -z "$1" ] || make_directory "${1%/*}"
 		mkdir "$root$1"
 		own "$root$1"
+		if [ -n "$1" ]; then
+			: >"$root$1/.by-berth"
+			own "$root$1/.by-berth"
+		fi
 	fi
 }
 
-# put copies a file to its place, at once or not at all. A file that was there before is kept beside it.
-put() {
-	if same "$1" "$root$2"; then
-		chmod 0644 "$root$2"
-		say "unchanged  $2"
-		return
-	fi
-	make_directory "${2%/*}"
-	if [ -e "$root$2" ] && [ ! -e "$root$2.before-berth" ]; then
-		cp -p "$root$2" "$root$2.before-berth"
-		say "kept       $2.before-berth"
-	fi
+# empty reports whether a directory holds nothing but the mark.
+empty() (
+	set +f
+	for entry in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+		if [ "$entry" != "$1/.by-berth" ] && { [ -e "$entry" ] || [ -L "$entry" ]; }; then
+			exit 1
+		fi
+	done
+)
+
+# tidy undoes make_directory, as far as the directories are empty.
+tidy() {
+	directory=$1
+	while [ -f "$root$directory/.by-berth" ] && straight "$directory/.by-berth" && empty "$root$directory"; do
+		rm "$root$directory/.by-berth"
+		rmdir "$root$directory"
+		directory=${directory%/*}
+	done
+}
+
+# write copies a file to its place, at once or not at all, and not through a link that is there.
+write() {
+	[ ! -d "$root$2" ] || fail "$2 is a directory"
+	rm -f "$root$2.new"
 	cp "$1" "$root$2.new"
 	chmod 0644 "$root$2.new"
 	own "$root$2.new"
 	mv -f "$root$2.new" "$root$2"
+}
+
+# ours reports whether a file is as this script installed it.
+ours() {
+	marked=''
+	if [ -f "$root$1.by-berth" ]; then
+		read -r marked <"$root$1.by-berth" || true
+	fi
+	[ -n "$marked" ] && [ "$(checksum "$root$1")" = "$marked" ]
+}
+
+unchanged() {
+	same "$1" "$root$2" || return 1
+	chmod 0644 "$root$2"
+	say "unchanged  $2"
+}
+
+# put installs a file. One that somebody else put there is kept beside it.
+put() {
+	if unchanged "$1" "$2"; then
+		return
+	fi
+	make_directory "${2%/*}"
+	if [ -e "$root$2" ] && ! ours "$2"; then
+		rm -f "$root$2.before-berth"
+		cp -pP "$root$2" "$root$2.before-berth"
+		say "kept       $2.before-berth"
+	fi
+	write "$1" "$2"
+	checksum "$1" >"$work/mark"
+	write "$work/mark" "$2.by-berth"
 	say "installed  $2"
 }
 
-# take undoes put, if the file still has the checksum.
+# take undoes put, if the file still has the checksum, or is as it was installed when there is none. It reports whether
+# there is nothing more of this script's.
 take() {
+	if ! straight "$1"; then
+		if [ -e "$root$1" ]; then
+			leave "$1" "behind a symbolic link: run this without sudo, too"
+		fi
+		return 1
+	fi
 	if [ ! -e "$root$1" ]; then
+		rm -f "$root$1.by-berth"
 		return
 	fi
-	if [ "$(checksum "$root$1")" != "$2" ]; then
-		say "left       $1 (not what this script installed)"
-		return
+	if [ "$(checksum "$root$1")" != "$2" ] && { [ -n "$hash" ] || ! ours "$1"; }; then
+		leave "$1" "not what this script installed"
+		return 1
 	fi
-	rm "$root$1"
-	say "removed    $1"
+	remove "$1"
+	rm -f "$root$1.by-berth"
 	if [ -e "$root$1.before-berth" ]; then
-		mv "$root$1.before-berth" "$root$1"
+		mv "$root$1.before-berth" "$root$1" || fail "can't restore $1"
 		say "restored   $1"
 	fi
+}
+
+remove() {
+	rm "$root$1" || fail "can't remove $1"
+	say "removed    $1"
+	acted=true
+}
+
+leave() {
+	say "left       $1 ($2)"
+	acted=true
 }
 
 # --- installing
@@ -272,6 +354,10 @@ install_all() {
 # place installs the certificate in the directories that are named for the registry.
 place() {
 	for name in $names; do
+		if ! straight "$1/$name/ca.crt"; then
+			say "skipped    $1/$name/ca.crt (behind a symbolic link, which root does not follow: run this without sudo, too)"
+			return
+		fi
 		put "$certificate" "$1/$name/ca.crt"
 	done
 	first=${first:-$1/$target/ca.crt}
@@ -325,7 +411,11 @@ refresh_store() {
 }
 
 install_system() {
-	put "$certificate" "$anchor"
+	if ! unchanged "$certificate" "$anchor"; then # by its name it is this script's: nothing is kept
+		make_directory "$anchors"
+		write "$certificate" "$anchor"
+		say "installed  $anchor"
+	fi
 	refresh_store
 	first=${first:-$anchor}
 	cat <<-END
@@ -406,21 +496,32 @@ advise_buildx() {
 # --- uninstalling
 
 uninstall_all() {
+	acted=false
 	for place in /etc/docker/certs.d /etc/containers/certs.d /etc/containerd/certs.d /etc/rancher/k3s/certs.d \
 		/etc/rancher/rke2/certs.d "$settings/containers/certs.d" "$settings/docker/certs.d"; do
 		for name in $names; do
-			if [ "$place" = /etc/containerd/certs.d ]; then
-				hosts_toml "$name" >"$work/hosts.toml"
-				take "$place/$name/hosts.toml" "$(checksum "$work/hosts.toml")"
+			hosts_toml "$name" >"$work/hosts.toml"
+			if take "$place/$name/ca.crt" "$hash" && [ "$place" = /etc/containerd/certs.d ]; then
+				take "$place/$name/hosts.toml" "$(checksum "$work/hosts.toml")" || true
 			fi
-			take "$place/$name/ca.crt" "$hash"
-			rmdir "$root$place/$name" 2>/dev/null || true # it goes when it is empty
+			tidy "$place/$name"
 		done
 	done
-	if find_store && [ -e "$root$anchor" ]; then
-		take "$anchor" "$hash"
-		refresh_store --fresh
+	uninstall_system
+	$acted || say "nothing to remove"
+}
+
+uninstall_system() {
+	if ! find_store || [ ! -e "$root$anchor" ]; then
+		return
 	fi
+	if [ -n "$hash" ] && [ "$(checksum "$root$anchor")" != "$hash" ]; then
+		leave "$anchor" "not what this script installed"
+		return
+	fi
+	remove "$anchor"
+	tidy "$anchors"
+	refresh_store --fresh
 }
 
 main() {

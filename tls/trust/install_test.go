@@ -64,7 +64,7 @@ func TestInstall(t *testing.T) {
 				before := n.tree()
 				first := n.install(tt.address, tt.args...)
 				installed := n.tree()
-				if got := changed(before, installed); !slices.Equal(got, tt.want) {
+				if got := unmarked(changed(before, installed)); !slices.Equal(got, tt.want) {
 					t.Fatalf("installed %q, want %q\n%s", got, tt.want, first)
 				}
 				n.checkInstalled(tt.want)
@@ -76,7 +76,10 @@ func TestInstall(t *testing.T) {
 				if got := changed(before, n.tree()); len(got) != 0 {
 					t.Errorf("uninstalled, there remain %q", got)
 				}
-				if out := n.uninstall(tt.address); out != "" {
+				if !maps.Equal(before, n.tree()) {
+					t.Errorf("uninstalled, it is another machine: %q, not %q", n.tree(), before)
+				}
+				if out := n.uninstall(tt.address); out != "nothing to remove\n" {
 					t.Errorf("the second time it uninstalls %s", out)
 				}
 			})
@@ -150,6 +153,83 @@ func TestInstallNewCA(t *testing.T) {
 		n.uninstall(hosts)
 		if after := n.tree(); !maps.Equal(before, after) {
 			t.Errorf("changed %q", changed(before, after))
+		}
+	})
+}
+
+// An old CA of the registry's is not what was there before, and does not come back.
+func TestUninstallAfterNewCA(t *testing.T) {
+	eachShell(t, func(t *testing.T, shell []string) {
+		n := newNode(t, shell, "/etc/docker/", "/usr/sbin/update-ca-certificates")
+		before := n.tree()
+		n.install(hosts, "--system")
+		n.ca = newAuthority(t)
+		n.check(os.WriteFile(n.file, n.ca.pem, 0o600))
+		if out := n.install(hosts, "--system"); strings.Contains(out, "kept") {
+			t.Errorf("it keeps the old one:\n%s", out)
+		}
+		out := n.uninstall(hosts)
+		if after := n.tree(); !maps.Equal(before, after) {
+			t.Errorf("changed %q\n%s", changed(before, after), out)
+		}
+	})
+}
+
+// A file that the administrator put in the place of the script's is the administrator's, also the second time.
+func TestInstallKeepsWhatCameBetween(t *testing.T) {
+	eachShell(t, func(t *testing.T, shell []string) {
+		path := "/etc/docker/certs.d/" + hosts + "/ca.crt"
+		n := newNode(t, shell, "/etc/docker/")
+		n.install(hosts)
+		n.write(path, "mine\n")
+		n.install(hosts)
+		n.uninstall(hosts)
+		if got := n.read(path); got != "mine\n" {
+			t.Errorf("it is %q", got)
+		}
+	})
+}
+
+// Whoever has the script, but neither the network nor the checksum, can uninstall what the script installed.
+func TestUninstallWithoutChecksum(t *testing.T) {
+	eachShell(t, func(t *testing.T, shell []string) {
+		const mine = "/etc/containers/certs.d/" + hosts + "/ca.crt"
+		n := newNode(t, shell, "/usr/bin/docker", "/etc/containerd/", "/usr/sbin/update-ca-certificates", "/home/me/.config/docker/")
+		before := n.tree()
+		n.env = []string{"PATH=" + bin(t, "true")}
+		n.install(hosts, "--system")
+		n.write(mine, "mine\n")
+		out, errOut, err := n.run(hosts, "--uninstall")
+		if err != nil || errOut != "" || !strings.Contains(out, "left       "+mine) {
+			t.Errorf("%v\n%s%s", err, out, errOut)
+		}
+		n.check(os.RemoveAll(filepath.Join(n.root, "etc/containers")))
+		if after := n.tree(); !maps.Equal(before, after) {
+			t.Errorf("changed %q\n%s", changed(before, after), out)
+		}
+		if out, _, err := n.run(hosts, "--uninstall"); err != nil || out != "nothing to remove\n" {
+			t.Errorf("the second time: %v\n%s", err, out)
+		}
+	})
+}
+
+// A directory that the script made goes with the last registry in it, and with nothing else in it.
+func TestUninstallLeavesDirectories(t *testing.T) {
+	eachShell(t, func(t *testing.T, shell []string) {
+		n := newNode(t, shell, "/usr/bin/podman")
+		n.install(hosts)
+		n.install("other.lan:5000")
+		n.uninstall(hosts)
+		if got := n.read("/etc/containers/certs.d/other.lan:5000/ca.crt"); got != string(n.ca.pem) {
+			t.Errorf("the other is %s", got)
+		}
+		n.write("/etc/containers/certs.d/.mine", "")
+		n.uninstall("other.lan:5000")
+		if got := n.read("/etc/containers/certs.d/.mine"); got != "" {
+			t.Errorf("what came later is %s", got)
+		}
+		if _, err := os.Stat(filepath.Join(n.root, "/etc/containers/certs.d/other.lan:5000")); err == nil {
+			t.Error("the registry's own directory remains")
 		}
 	})
 }
@@ -306,9 +386,7 @@ func TestInstallForTheUserOfSudo(t *testing.T) {
 	}
 	eachShell(t, func(t *testing.T, shell []string) {
 		n := newNode(t, shell, "/home/you/.config/docker/", "/etc/docker/")
-		bin := t.TempDir()
-		n.check(os.WriteFile(filepath.Join(bin, "getent"), []byte("#!/bin/sh\n[ \"$*\" = 'passwd 12345' ] && echo you:x:12345:12345::/home/you:/bin/sh\n"), 0o755))
-		n.env = []string{"SUDO_UID=12345", "SUDO_GID=12345", "PATH=" + bin + ":" + os.Getenv("PATH")}
+		n.behindSudo()
 		n.install(hosts)
 		for name, uid := range map[string]uint32{
 			"/home/you/.config/docker/certs.d":                      12345,
@@ -323,6 +401,71 @@ func TestInstallForTheUserOfSudo(t *testing.T) {
 			}
 		}
 	})
+}
+
+// behindSudo has the user called you run the script with sudo.
+func (n *node) behindSudo() {
+	n.t.Helper()
+	bin := n.t.TempDir()
+	n.check(os.WriteFile(filepath.Join(bin, "getent"), []byte("#!/bin/sh\n[ \"$*\" = 'passwd 12345' ] && echo you:x:12345:12345::/home/you:/bin/sh\n"), 0o755))
+	n.env = []string{"SUDO_UID=12345", "SUDO_GID=12345", "PATH=" + bin + ":" + os.Getenv("PATH")}
+}
+
+// Root writes through no link that a user planted: neither in the place of the files, nor of those that it makes on the
+// way, nor of a directory above them.
+func TestInstallFollowsNoLinks(t *testing.T) {
+	if os.Getuid() != 0 {
+		unavailable(t, "this test needs root")
+	}
+	const directory = "/home/you/.config/docker/certs.d/" + hosts
+	for name, tt := range map[string]struct {
+		link    string
+		skipped bool
+	}{
+		"the file":              {directory + "/ca.crt", true},
+		"the new file":          {directory + "/ca.crt.new", false},
+		"the file that is kept": {directory + "/ca.crt.before-berth", false},
+		"the mark":              {directory + "/ca.crt.by-berth", false},
+		"the new mark":          {directory + "/ca.crt.by-berth.new", false},
+		"the directory":         {directory, true},
+		"a directory above":     {"/home/you/.config", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachShell(t, func(t *testing.T, shell []string) {
+				n := newNode(t, shell, "/etc/docker/", "/outside/docker/")
+				n.behindSudo()
+				if filepath.Base(tt.link) == ".config" {
+					n.write("/home/you/", "")
+				} else {
+					n.write(filepath.Dir(tt.link)+"/", "")
+				}
+				if tt.link != directory+"/ca.crt" && strings.HasPrefix(tt.link, directory+"/") {
+					n.write(directory+"/ca.crt", "before\n")
+				}
+				target := filepath.Join(n.root, "outside")
+				if strings.Contains(tt.link, "ca.crt") {
+					target += "/file"
+				}
+				n.check(os.Symlink(target, filepath.Join(n.root, tt.link)))
+				before := n.tree()
+				out := n.install(hosts)
+				if strings.Contains(out, "skipped    "+directory) != tt.skipped {
+					t.Errorf("it says\n%s", out)
+				}
+				for _, name := range changed(before, n.tree()) {
+					if strings.HasPrefix(name, "/outside/") || tt.skipped && !strings.HasPrefix(name, "/etc/docker/") {
+						t.Errorf("it wrote %s", name)
+					}
+				}
+				n.uninstall(hosts)
+				for _, name := range changed(before, n.tree()) {
+					if strings.HasPrefix(name, "/outside/") {
+						t.Errorf("uninstalling, it wrote %s", name)
+					}
+				}
+			})
+		})
+	}
 }
 
 // A copy that was cut off anywhere does nothing, and never half of it.

@@ -161,6 +161,11 @@ func changed(before, after map[string]string) []string {
 	return names
 }
 
+// unmarked leaves out the marks of what the script installed.
+func unmarked(names []string) []string {
+	return slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, ".by-berth") })
+}
+
 // owner returns the id of the user to whom a file belongs.
 func (n *node) owner(name string) uint32 {
 	n.t.Helper()
