@@ -46,6 +46,17 @@ func settings(text string) []setting {
 	return all
 }
 
+// tables returns the names of the tables, as they are written.
+func tables(text string) []string {
+	var all []string
+	for line := range strings.SplitSeq(text, "\n") {
+		if m := header.FindStringSubmatch(bare(line)); m != nil {
+			all = append(all, m[1])
+		}
+	}
+	return all
+}
+
 func bare(line string) string { return strings.TrimSpace(uncommented.FindString(line)) }
 
 func stringsIn(value string) []string {

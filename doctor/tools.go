@@ -75,40 +75,84 @@ func (e *examination) containerd() {
 	if !e.found("/etc/containerd", "containerd") {
 		return
 	}
-	paths, disabled := e.configPath()
-	remedy := `Add config_path = "` + certsDirectory + `" to [plugins."io.containerd.grpc.v1.cri".registry] ` +
-		`(containerd 2: "io.containerd.cri.v1.images") in /etc/containerd/config.toml, and restart containerd`
-	const detail = "config.toml has no config_path: Kubernetes' pulls ignore " + certsDirectory
+	c := e.containerdConfig()
 	switch {
-	case disabled:
-	case len(paths) > 0:
-		e.ok("containerd", "config_path is %s", strings.Join(paths, ":"))
+	case c.disabled:
+	case len(c.paths) > 0:
+		e.ok("containerd", "config_path is %s", strings.Join(c.paths, ":"))
 	case e.found("/etc/kubernetes", "kubelet"):
-		e.fail("containerd", remedy, detail)
+		e.fail("containerd", c.remedy(), noConfigPath)
 	default:
-		e.note("containerd", remedy, detail)
+		e.note("containerd", c.remedy(), noConfigPath)
 	}
 }
 
-// configPath returns where containerd's configuration says the files for registries are, and whether it turns off the part
-// that Kubernetes uses.
-func (e *examination) configPath() (paths []string, disabled bool) {
+const noConfigPath = "its configuration has no config_path: Kubernetes' pulls ignore " + certsDirectory
+
+// containerdConfig is what containerd's configuration says about registries.
+type containerdConfig struct {
+	paths    []string // where the files for registries are
+	disabled bool     // whether the part that Kubernetes uses is off
+	version3 bool     // whether it is written for containerd 2
+	table    string   // the table for registries as it is written there, or nothing
+	file     string   // the file that it is in
+	set      bool     // whether config_path is in that table, if only as ""
+	mirrors  bool     // whether there are settings that containerd refuses beside config_path
+}
+
+// remedy says how to set config_path. A second table, or a second config_path in it, would keep containerd from starting.
+func (c containerdConfig) remedy() string {
+	const value = `config_path = "` + certsDirectory + `"`
+	var what string
+	switch {
+	case c.set:
+		what = "Change the config_path that is there, in [" + c.table + "] in " + c.file + ", to " + value
+	case c.table != "":
+		what = "Add " + value + " to the section that is there, [" + c.table + "] in " + c.file
+	case c.version3:
+		what = "Add a section [plugins.\"io.containerd.cri.v1.images\".registry] with " + value + " to /etc/containerd/config.toml"
+	default:
+		what = "Add a section [plugins.\"io.containerd.grpc.v1.cri\".registry] with " + value + " to /etc/containerd/config.toml"
+	}
+	if c.mirrors {
+		what += ", remove registry.mirrors and registry.configs…tls, which containerd refuses beside it"
+	}
+	return what + ", and restart containerd"
+}
+
+func (e *examination) containerdConfig() containerdConfig {
+	var c containerdConfig
 	files, _ := filepath.Glob(e.path("/etc/containerd/conf.d/*.toml")) // the pattern is a good one
 	for _, file := range append([]string{e.path("/etc/containerd/config.toml")}, files...) {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			continue // absent: the defaults
 		}
-		for _, s := range settings(string(data)) {
-			switch {
-			case s.key == "config_path" && strings.HasSuffix(s.table, "registry") && len(s.strings) == 1:
-				paths = strings.FieldsFunc(s.strings[0], func(r rune) bool { return r == ':' })
-			case s.key == "disabled_plugins":
-				disabled = slices.ContainsFunc(s.strings, func(p string) bool { return p == "cri" || strings.HasSuffix(p, ".cri") })
-			}
+		c.read(string(data), strings.TrimPrefix(file, e.path("/")))
+	}
+	return c
+}
+
+func (c *containerdConfig) read(text, file string) {
+	for _, table := range tables(text) {
+		switch {
+		case strings.HasSuffix(table, ".registry"):
+			c.table, c.file = table, "/"+strings.TrimPrefix(file, "/")
+		case strings.Contains(table, ".registry.mirrors"), strings.Contains(table, ".registry.configs.") && strings.HasSuffix(table, ".tls"):
+			c.mirrors = true
 		}
 	}
-	return paths, disabled
+	for _, s := range settings(text) {
+		switch {
+		case s.key == "config_path" && strings.HasSuffix(s.table, ".registry") && len(s.strings) == 1:
+			c.set = true
+			c.paths = strings.FieldsFunc(s.strings[0], func(r rune) bool { return r == ':' })
+		case s.key == "disabled_plugins":
+			c.disabled = slices.ContainsFunc(s.strings, func(p string) bool { return p == "cri" || strings.HasSuffix(p, ".cri") })
+		case s.key == "version" && s.table == "":
+			c.version3 = s.raw == "3"
+		}
+	}
 }
 
 // containerdStore judges the directory that containerd takes for this registry.
@@ -176,7 +220,7 @@ func (e *examination) isHere(address string) bool {
 
 // hostDirectory is the directory that containerd takes: the first that is there, in its order.
 func (e *examination) hostDirectory() string {
-	roots, _ := e.configPath()
+	roots := e.containerdConfig().paths
 	if len(roots) == 0 {
 		roots = []string{certsDirectory}
 	}

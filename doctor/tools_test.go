@@ -78,7 +78,7 @@ func TestMachines(t *testing.T) {
 			"/etc/containerd/config.toml": "[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = \"/opt/none:/srv/certs\"\n"},
 			[]expectation{{OK, "containerd", "trusts", ""}, {OK, "containerd", "config_path is /opt/none:/srv/certs", ""}}},
 		"containerd has no path":              {map[string]string{containerd + "ca.crt": "CA.PEM", "/etc/containerd/config.toml": "version = 2\n"}, []expectation{{Note, "containerd", "no config_path", "config_path"}}},
-		"containerd has an empty path":        {map[string]string{containerd + "ca.crt": "CA.PEM", "/etc/containerd/config.toml": "[plugins.x.registry]\nconfig_path = \"\"\n"}, []expectation{{Note, "containerd", "no config_path", ""}}},
+		"containerd has an empty path":        {map[string]string{containerd + "ca.crt": "CA.PEM", "/etc/containerd/config.toml": "[plugins.x.registry]\nconfig_path = \"\"\n"}, []expectation{{Note, "containerd", "no config_path", "Change the config_path that is there, in [plugins.x.registry]"}}},
 		"containerd has a path for others":    {map[string]string{containerd + "ca.crt": "CA.PEM", "/etc/containerd/config.toml": "[plugins.x]\nconfig_path = \"/y\"\n"}, []expectation{{Note, "containerd", "no config_path", ""}}},
 		"Kubernetes without a path":           {map[string]string{containerd + "ca.crt": "CA.PEM", "/usr/bin/kubelet": ""}, []expectation{{Fail, "containerd", "Kubernetes' pulls ignore", "restart containerd"}}},
 		"Kubernetes with a path in conf.d":    {map[string]string{containerd + "ca.crt": "CA.PEM", "/etc/kubernetes/": "", "/etc/containerd/conf.d/r.toml": "[plugins.'io.containerd.grpc.v1.cri'.registry]\n config_path = '/etc/containerd/certs.d'\n"}, []expectation{{OK, "containerd", "config_path is /etc/containerd/certs.d", ""}}},
@@ -91,6 +91,23 @@ func TestMachines(t *testing.T) {
 			r.files = tt.files
 			compare(t, r.examine(), tt.want...)
 		})
+	}
+}
+
+// What is to be changed in containerd's configuration depends on what is there.
+func TestConfigPathRemedy(t *testing.T) {
+	const v2, v3 = `[plugins."io.containerd.grpc.v1.cri".registry]`, `[plugins.'io.containerd.cri.v1.images'.registry]`
+	for config, want := range map[string]string{
+		"": `Add a section ` + v2 + ` with config_path = "/etc/containerd/certs.d" to /etc/containerd/config.toml, and restart`,
+		"version = 3\n[plugins.'io.containerd.transfer.v1.local']\nconfig_path = ''\n": `Add a section [plugins."io.containerd.cri.v1.images".registry] with`,
+		v2 + "\n":                          `Add config_path = "/etc/containerd/certs.d" to the section that is there, ` + v2 + ` in /etc/containerd/config.toml, and restart`,
+		v3 + "\nconfig_path = ''\n[x]\n":   `Change the config_path that is there, in ` + v3 + ` in /etc/containerd/config.toml, to config_path = "/etc`,
+		"[plugins.cri.registry.mirrors.x]": `config.toml, remove registry.mirrors`,
+	} {
+		r := newRegistry(t)
+		r.config.System = r.ca.pool()
+		r.files = map[string]string{"/etc/containerd/config.toml": config, "/usr/bin/kubelet": ""}
+		compare(t, r.examine(), expectation{Fail, "containerd", "Kubernetes' pulls ignore", want})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -137,6 +138,47 @@ func TestSystemStoreIsAskedFor(t *testing.T) {
 			n.chroot("--ca", "/root/ca.crt")
 			if got := changed(before, n.tree()); slices.Contains(got, "/called") || slices.Contains(got, d.bundle) {
 				t.Errorf("it changed %q", got)
+			}
+		})
+	}
+}
+
+// Without root there is only what is the user's, and it is said for what root is needed.
+func TestInstallWithoutRoot(t *testing.T) {
+	for name, tt := range map[string]struct {
+		files   []string
+		want    []string // the lines that say something was skipped
+		failure string
+	}{
+		"podman alone":    {[]string{"/bin/podman"}, nil, ""},
+		"podman and more": {[]string{"/bin/podman", "/bin/dockerd", "/etc/containerd/", "/bin/k3s"}, []string{"Docker,", "containerd,", "k3s,"}, ""},
+		"docker alone":    {[]string{"/bin/dockerd"}, nil, "run it as root to install for the machine"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newChroot(t)
+			n.check(os.Remove(filepath.Join(n.root, "etc/docker")))
+			n.write("/home/me/", "")
+			for _, f := range tt.files {
+				n.write(f, "")
+			}
+			n.check(os.Chmod(filepath.Join(n.root, "tmp"), 0o777))
+			n.check(os.Chmod(filepath.Join(n.root, "root/ca.crt"), 0o644))
+			n.check(os.Chown(filepath.Join(n.root, "home/me"), 12345, 12345))
+			command := exec.CommandContext(t.Context(), "/bin/sh", "/root/install.sh", hosts, Checksum(n.ca.pem), "--ca", "/root/ca.crt")
+			command.Env = []string{"PATH=/bin", "HOME=/home/me"}
+			command.Dir = "/"
+			command.SysProcAttr = &syscall.SysProcAttr{Chroot: n.root, Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+			out, err := command.CombinedOutput()
+			if (err != nil) != (tt.failure != "") || !strings.Contains(string(out), tt.failure) {
+				t.Errorf("%v\n%s", err, out)
+			}
+			if strings.Count(string(out), "skipped    ") != len(tt.want) {
+				t.Errorf("it skips others than %q\n%s", tt.want, out)
+			}
+			for _, tool := range tt.want {
+				if !strings.Contains(string(out), "skipped    "+tool) || !strings.Contains(string(out), "run this as root") {
+					t.Errorf("it does not say that it skips %s\n%s", tool, out)
+				}
 			}
 		})
 	}

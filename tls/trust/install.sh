@@ -328,28 +328,45 @@ fetch() {
 
 install_all() {
 	if $administrator; then
-		if found /etc/docker dockerd docker; then
-			place /etc/docker/certs.d
-		fi
-		if found /etc/containers podman skopeo buildah; then
-			place /etc/containers/certs.d
-		fi
-		if found /etc/containerd containerd; then
-			place /etc/containerd/certs.d
-			containerd_hosts
-		fi
-		for kind in k3s rke2; do
-			if found "/etc/rancher/$kind" "$kind"; then
-				place "/etc/rancher/$kind/certs.d"
-			fi
-		done
-	elif has podman skopeo buildah; then
-		place "$settings/containers/certs.d"
+		install_machine
+	else
+		! has podman skopeo buildah || place "$settings/containers/certs.d"
 	fi
 	if rootless_docker; then
 		place "$settings/docker/certs.d"
 	fi
+	$administrator || skip_machine
 }
+
+install_machine() {
+	if found /etc/docker dockerd docker; then
+		place /etc/docker/certs.d
+	fi
+	if found /etc/containers podman skopeo buildah; then
+		place /etc/containers/certs.d
+	fi
+	if found /etc/containerd containerd; then
+		place_containerd /etc/containerd/certs.d
+		[ -z "$elsewhere" ] || place_containerd "$elsewhere"
+	fi
+	for kind in k3s rke2; do
+		if found "/etc/rancher/$kind" "$kind"; then
+			place "/etc/rancher/$kind/certs.d"
+		fi
+	done
+}
+
+# skip_machine says for what the user who runs this can't install. It is said once that something was.
+skip_machine() {
+	[ -n "$first" ] || return 0
+	! found /etc/docker dockerd docker || skip Docker
+	! found /etc/containerd containerd || skip containerd
+	for kind in k3s rke2; do
+		! found "/etc/rancher/$kind" "$kind" || skip "$kind"
+	done
+}
+
+skip() { say "skipped    $1, which does not trust the registry yet: run this as root to install for it"; }
 
 # place installs the certificate in the directories that are named for the registry.
 place() {
@@ -363,11 +380,12 @@ place() {
 	first=${first:-$1/$target/ca.crt}
 }
 
-# containerd_hosts writes the files that say which CA is for the registry. One that the administrator wrote stays.
-containerd_hosts() {
+# place_containerd also writes the files that say which CA is for the registry. One that the administrator wrote stays.
+place_containerd() {
+	place "$1"
 	for name in $names; do
-		directory=/etc/containerd/certs.d/$name
-		hosts_toml "$name" >"$work/hosts.toml"
+		directory=$1/$name
+		hosts_toml "$directory" "$name" >"$work/hosts.toml"
 		if [ ! -e "$root$directory/hosts.toml" ] || same "$work/hosts.toml" "$root$directory/hosts.toml"; then
 			put "$work/hosts.toml" "$directory/hosts.toml"
 		elif ! grep -Fq "$directory/ca.crt" "$root$directory/hosts.toml"; then
@@ -379,9 +397,48 @@ containerd_hosts() {
 
 hosts_toml() {
 	cat <<-END
-		server = "https://$1"
-		ca = "/etc/containerd/certs.d/$1/ca.crt"
+		server = "https://$2"
+		ca = "$1/ca.crt"
 	END
+}
+
+# --- containerd's configuration
+
+# read_containerd finds in it the table for registries, as it is written, and what config_path is there. TOML it reads as
+# far as people and containerd itself write it.
+read_containerd() {
+	table='' table_file='' paths='' set=false mirrors=false elsewhere=''
+	set +f
+	set -- "$root/etc/containerd/config.toml" "$root"/etc/containerd/conf.d/*.toml
+	set -f
+	for file in "$@"; do
+		if [ -f "$file" ] && [ -r "$file" ]; then
+			inside=false
+			while read -r line || [ -n "$line" ]; do
+				read_setting
+			done <"$file"
+		fi
+	done
+	case :$paths: in
+	*:/etc/containerd/certs.d:*) ;;
+	:/*) elsewhere=${paths%%:*} ;;
+	esac
+}
+
+read_setting() {
+	case $line in
+	\[*.registry\]* | \[*.registry\ *\]*)
+		inside=true table=${line%%\]*}] table_file=${file#"$root"}
+		;;
+	\[*.registry.mirrors* | \[*.registry.configs.*.tls*) inside=false mirrors=true ;;
+	\[*) inside=false ;;
+	config_path*=*)
+		if $inside; then
+			line=${line#*[\"\']}
+			paths=${line%%[\"\']*} set=true
+		fi
+		;;
+	esac
 }
 
 # --- the system's own store
@@ -439,17 +496,46 @@ advise() {
 }
 
 advise_containerd() {
-	set -- "$root/etc/containerd/config.toml" "$root/etc/containerd/conf.d"
-	if ! found /etc/containerd containerd || grep -Eqrs '^[^#]*config_path *=.*/etc/containerd/certs\.d' "$@" ||
-		grep -Eqrs '^[^#]*disabled_plugins *=.*"cri"' "$@"; then
+	if ! found /etc/containerd containerd || [ -n "$paths" ] ||
+		grep -Eqrs "^[^#]*disabled_plugins *=.*[\"'.]cri[\"']" "$root/etc/containerd/config.toml" "$root/etc/containerd/conf.d"; then
 		return
 	fi
+	say
+	if [ -n "$table" ]; then
+		advise_table
+	else
+		advise_no_table
+	fi
+	if $mirrors; then
+		say
+		say "Remove the sections registry.mirrors and registry.configs…tls, too: containerd refuses them beside config_path."
+	fi
+}
+
+# A second table, or a second config_path in it, would keep containerd from starting.
+advise_table() {
+	where="add this line to the section"
+	if $set; then
+		where="set the config_path that is there, in the section"
+	fi
+	cat <<-END
+		Kubernetes reads the above only if $table_file says so. There,
+		$where
+
+		$table
+
+		so that it has this, and restart containerd:
+
+		  config_path = "/etc/containerd/certs.d"
+	END
+}
+
+advise_no_table() {
 	plugin=io.containerd.grpc.v1.cri
 	if grep -Eqs '^version *= *3' "$root/etc/containerd/config.toml"; then
 		plugin=io.containerd.cri.v1.images
 	fi
 	cat <<-END
-
 		Kubernetes reads the above only if /etc/containerd/config.toml says so. Add this, and restart containerd:
 
 		[plugins."$plugin".registry]
@@ -463,24 +549,38 @@ advise_k3s() {
 		For $kind, add this to /etc/rancher/$kind/registries.yaml, and restart $kind:
 
 		mirrors:
-		  "$target":
-		    endpoint:
-		      - "https://$target"
-		configs:
-		  "$target":
-		    tls:
-		      ca_file: "/etc/rancher/$kind/certs.d/$target/ca.crt"
 	END
+	for name in $names; do
+		cat <<-END
+			  "$name":
+			    endpoint:
+			      - "https://$name"
+		END
+	done
+	say "configs:"
+	for name in $names; do
+		cat <<-END
+			  "$name":
+			    tls:
+			      ca_file: "/etc/rancher/$kind/certs.d/$name/ca.crt"
+		END
+	done
 }
 
 advise_buildx() {
 	cat <<-END
 
 		A buildx builder in a container knows none of the CAs of its host. Write this to buildkitd.toml:
+	END
+	for name in $names; do
+		cat <<-END
 
-		[registry."$target"]
-		  http = false
-		  ca = ["$first"]
+			[registry."$name"]
+			  http = false
+			  ca = ["$first"]
+		END
+	done
+	cat <<-END
 
 		and make a builder with it:
 
@@ -498,10 +598,11 @@ advise_buildx() {
 uninstall_all() {
 	acted=false
 	for place in /etc/docker/certs.d /etc/containers/certs.d /etc/containerd/certs.d /etc/rancher/k3s/certs.d \
-		/etc/rancher/rke2/certs.d "$settings/containers/certs.d" "$settings/docker/certs.d"; do
+		/etc/rancher/rke2/certs.d "$settings/containers/certs.d" "$settings/docker/certs.d" "$elsewhere"; do
+		[ -n "$place" ] || continue
 		for name in $names; do
-			hosts_toml "$name" >"$work/hosts.toml"
-			if take "$place/$name/ca.crt" "$hash" && [ "$place" = /etc/containerd/certs.d ]; then
+			hosts_toml "$place/$name" "$name" >"$work/hosts.toml"
+			if take "$place/$name/ca.crt" "$hash" && [ -e "$root$place/$name/hosts.toml" ]; then
 				take "$place/$name/hosts.toml" "$(checksum "$work/hosts.toml")" || true
 			fi
 			tidy "$place/$name"
@@ -527,6 +628,7 @@ uninstall_system() {
 main() {
 	parse "$@"
 	look
+	read_containerd
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
 	trap 'exit 1' HUP INT TERM

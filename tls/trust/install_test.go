@@ -258,19 +258,33 @@ func TestInstallLeavesHostsToml(t *testing.T) {
 	})
 }
 
+// What is to be changed in containerd's configuration depends on what is there: a table twice, or a key twice, and
+// containerd does not start.
 func TestContainerdConfigPath(t *testing.T) {
+	const v2, v3 = `[plugins."io.containerd.grpc.v1.cri".registry]`, `[plugins."io.containerd.cri.v1.images".registry]`
+	const v3default = "version = 3\n[plugins]\n  [plugins.'io.containerd.cri.v1.images']\n    [plugins.'io.containerd.cri.v1.images'.registry]\n"
+	const transfer = "\n  [plugins.'io.containerd.transfer.v1.local']\n    config_path = ''\n"
+	const add, line, change = "Add this, and restart containerd:\n\n", "add this line to the section\n\n", "set the config_path that is there, in the section\n\n"
+	const path = `config_path = "/etc/containerd/certs.d"`
 	for name, tt := range map[string]struct {
 		config string
-		want   string // the section that is to be added, or nothing
+		want   string // what it says to do, or nothing
 	}{
-		"none":         {"", `[plugins."io.containerd.grpc.v1.cri".registry]`},
-		"version 2":    {"version = 2\n", `[plugins."io.containerd.grpc.v1.cri".registry]`},
-		"version 3":    {"version = 3\n", `[plugins."io.containerd.cri.v1.images".registry]`},
-		"commented":    {"# config_path = \"/etc/containerd/certs.d\"\n", `[plugins."io.containerd.grpc.v1.cri".registry]`},
-		"empty":        {"config_path = \"\"\n", `[plugins."io.containerd.grpc.v1.cri".registry]`},
-		"set":          {"[x]\n  config_path = \"/etc/containerd/certs.d\"\n", ""},
-		"one of two":   {"config_path = '/etc/docker/certs.d:/etc/containerd/certs.d'\n", ""},
-		"docker's own": {"disabled_plugins = [\"cri\"]\n", ""},
+		"none":                {"", add + v2 + "\n  " + path},
+		"version 2":           {"version = 2\n", add + v2},
+		"version 3":           {"version = 3\n", add + v3},
+		"commented":           {"# " + v2 + "\n# " + path + "\n", add + v2},
+		"of something else":   {transfer, add + v2},
+		"mirrors alone":       {"[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"x\"]\nendpoint = []\n", add + v2},
+		"empty table":         {v2 + "\n", line + v2},
+		"empty":               {v2 + "\nconfig_path = \"\"\n", change + v2},
+		"the default of 2.0":  {v3default + "      config_path = ''\n" + transfer, change + strings.ReplaceAll(v3, `"`, "'")},
+		"spaces and a remark": {"[ plugins.cri.registry ] # mine\n\tconfig_path=\"\" # none", change + "[ plugins.cri.registry ]"},
+		"set":                 {v2 + "\n  " + path + "\n", ""},
+		"one of two":          {v2 + "\nconfig_path = '/etc/docker/certs.d:/etc/containerd/certs.d'\n", ""},
+		"elsewhere":           {v2 + "\nconfig_path = '/srv/certs'\n", ""},
+		"docker's own":        {"disabled_plugins = [\"cri\"]\n", ""},
+		"disabled":            {"disabled_plugins = ['io.containerd.grpc.v1.cri']\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachShell(t, func(t *testing.T, shell []string) {
@@ -281,11 +295,38 @@ func TestContainerdConfigPath(t *testing.T) {
 					t.Errorf("it needs nothing, and yet:\n%s", out)
 				}
 				if !strings.Contains(out, tt.want) {
-					t.Errorf("it does not say to add %s:\n%s", tt.want, out)
+					t.Errorf("it does not say %q:\n%s", tt.want, out)
+				}
+				if got := strings.Contains(out, "Remove the sections registry.mirrors"); got != strings.Contains(tt.config, "mirrors") {
+					t.Errorf("about mirrors it says\n%s", out)
 				}
 			})
 		})
 	}
+}
+
+// Where containerd's configuration points is where the files have to be.
+func TestContainerdElsewhere(t *testing.T) {
+	eachShell(t, func(t *testing.T, shell []string) {
+		n := newNode(t, shell)
+		n.write("/etc/containerd/conf.d/r.toml", "[plugins.'io.containerd.grpc.v1.cri'.registry]\nconfig_path = '/srv/certs:/opt/certs'\n")
+		before := n.tree()
+		n.install("r.lan:443")
+		var want []string
+		for _, directory := range []string{"/etc/containerd/certs.d", "/srv/certs"} {
+			for _, name := range []string{"/r.lan", "/r.lan:443"} {
+				want = append(want, directory+name+"/ca.crt", directory+name+"/hosts.toml")
+			}
+		}
+		if got := unmarked(changed(before, n.tree())); !slices.Equal(got, want) {
+			t.Errorf("installed %q, want %q", got, want)
+		}
+		n.checkInstalled(want)
+		n.uninstall("r.lan:443")
+		if after := n.tree(); !maps.Equal(before, after) {
+			t.Errorf("changed %q", changed(before, after))
+		}
+	})
 }
 
 // What is printed for buildx and k3s can be pasted as it stands.
@@ -309,6 +350,24 @@ func TestInstallAdvice(t *testing.T) {
 		system := newNode(t, shell, "/usr/sbin/update-ca-certificates").install(hosts, "--system")
 		if !strings.Contains(system, "WARNING: every program") || !strings.Contains(system, "any site") {
 			t.Errorf("it does not warn:\n%s", system)
+		}
+	})
+}
+
+// A registry on port 443 has two names, and people use both.
+func TestInstallAdviceForPort443(t *testing.T) {
+	eachShell(t, func(t *testing.T, shell []string) {
+		out := newNode(t, shell, "/etc/rancher/k3s/").install("r.lan:443")
+		var stanzas, mirrors, configs string
+		for _, name := range []string{"r.lan:443", "r.lan"} {
+			stanzas += "\n[registry.\"" + name + "\"]\n  http = false\n  ca = [\"/etc/rancher/k3s/certs.d/r.lan:443/ca.crt\"]\n"
+			mirrors += "  \"" + name + "\":\n    endpoint:\n      - \"https://" + name + "\"\n"
+			configs += "  \"" + name + "\":\n    tls:\n      ca_file: \"/etc/rancher/k3s/certs.d/" + name + "/ca.crt\"\n"
+		}
+		for _, want := range []string{stanzas, "\nmirrors:\n" + mirrors + "configs:\n" + configs} {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s is not in\n%s", want, out)
+			}
 		}
 	})
 }
