@@ -37,10 +37,10 @@ exit 0
 	return map[string]distribution{
 		"Debian": {[]string{"/etc/ssl/certs/", "/usr/local/share/ca-certificates/"}, "/usr/sbin/update-ca-certificates", debian,
 			"/usr/local/share/ca-certificates", "/etc/ssl/certs/ca-certificates.crt",
-			"update-ca-certificates \n", "update-ca-certificates --fresh\n"},
+			"update-ca-certificates \n", "update-ca-certificates \n"},
 		"Alpine": {[]string{"/etc/ssl/certs/", "/etc/apk/"}, "/usr/sbin/update-ca-certificates", debian,
 			"/usr/local/share/ca-certificates", "/etc/ssl/certs/ca-certificates.crt",
-			"update-ca-certificates \n", "update-ca-certificates --fresh\n"},
+			"update-ca-certificates \n", "update-ca-certificates \n"},
 		"RHEL": {[]string{"/etc/pki/ca-trust/source/anchors/", "/etc/pki/ca-trust/extracted/pem/"}, "/usr/bin/update-ca-trust", redhat,
 			"/etc/pki/ca-trust/source/anchors", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 			"update-ca-trust extract\n", "update-ca-trust extract\n"},
@@ -122,6 +122,53 @@ func TestSystemStore(t *testing.T) {
 				t.Errorf("there remain %q\n%s", left, out)
 			}
 		})
+	}
+}
+
+// Debian's own tool tells its hooks, of which one makes Java's keystore, what was added and what was removed. Neither it
+// nor they get to say more.
+func TestSystemStoreOfDebian(t *testing.T) {
+	const tool, pem = "/usr/sbin/update-ca-certificates", "/etc/ssl/certs/berth-192.168.1.18_5000.pem"
+	if content, err := os.ReadFile(tool); err != nil || !strings.Contains(string(content), "run-parts") {
+		unavailable(t, "this is not Debian: it has another update-ca-certificates")
+	}
+	n := newChroot(t)
+	n.copy(tool, tool)
+	for _, applet := range []string{"basename", "find", "ln", "readlink", "run-parts", "sed", "sort", "test", "wc"} {
+		n.check(os.Symlink("busybox", filepath.Join(n.root, "bin", applet)))
+	}
+	n.write("/bin/openssl", "#!/bin/sh\n") // it makes links by the hashes of names
+	other := string(newAuthority(t).pem)
+	n.write("/usr/share/ca-certificates/other.crt", other)
+	n.write("/etc/ca-certificates.conf", "other.crt\n")
+	n.write("/etc/ssl/certs/", "")
+	n.write("/usr/local/share/ca-certificates/", "")
+	n.write("/etc/ca-certificates/update.d/java", "#!/bin/sh\necho \"what it says\"\ncat >>/told\n")
+	n.write("/told", "")
+	out := n.chroot("--ca", "/root/ca.crt", "--system") + n.chroot("--uninstall")
+	if got, want := n.read("/told"), "+/etc/ssl/certs/other.pem\n+"+pem+"\n-"+pem+"\n"; got != want {
+		t.Errorf("the hook was told %q, not %q\n%s", got, want, out)
+	}
+	if got := n.read("/etc/ssl/certs/ca-certificates.crt"); strings.TrimSpace(got) != strings.TrimSpace(other) {
+		t.Errorf("the bundle is %s", got)
+	}
+	if got := n.tree()[pem]; got != "" {
+		t.Errorf("the link remains: %s", got)
+	}
+	if strings.Contains(out, "Updating certificates") || strings.Contains(out, "what it says") {
+		t.Errorf("it says\n%s", out)
+	}
+}
+
+// A tool that fails is heard.
+func TestSystemStoreFails(t *testing.T) {
+	n := newChroot(t)
+	n.write("/usr/sbin/update-ca-certificates", "#!/bin/sh\necho no space\nexit 1\n")
+	command := exec.CommandContext(t.Context(), program(t, "chroot"), n.root, "/bin/sh", "/root/install.sh", hosts, Checksum(n.ca.pem),
+		"--ca", "/root/ca.crt", "--system")
+	command.Env = []string{"PATH=/bin", "HOME=/root"}
+	if out, err := command.CombinedOutput(); err == nil || !strings.Contains(string(out), "no space\ninstall.sh: update-ca-certificates failed\n") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

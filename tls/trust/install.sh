@@ -457,14 +457,31 @@ find_store() {
 	anchor=$anchors/berth-$(printf %s "$target" | tr -c 'A-Za-z0-9.-' _).crt
 }
 
+# refresh_store has the tools of the system read the directory again. What they print is of interest only when they fail.
 refresh_store() {
 	if [ -n "$root" ]; then
 		return
 	fi
 	case $anchors in
-	/etc/pki/ca-trust/*) PATH=$everywhere update-ca-trust extract ;;
-	*) PATH=$everywhere update-ca-certificates "$@" ;;
+	/etc/pki/ca-trust/*) set -- update-ca-trust extract ;;
+	*) set -- update-ca-certificates "$@" ;;
 	esac
+	if ! PATH=$everywhere "$@" >"$work/log" 2>&1; then
+		cat "$work/log" >&2
+		fail "$1 failed"
+	fi
+}
+
+# forget_anchor is refresh_store after the certificate was removed. Debian's tool does not notice that one is gone, and
+# keeps it in what its hooks make, such as Java's keystore. It removes those that its configuration excludes.
+forget_anchor() {
+	if [ -z "$root" ] && tool=$(PATH=$everywhere && command -v update-ca-certificates) && grep -q certsconf "$tool"; then
+		cat /etc/ca-certificates.conf >"$work/certificates.conf"
+		printf '\n!%s\n' "${anchor##*/}" >>"$work/certificates.conf"
+		refresh_store --certsconf "$work/certificates.conf"
+	else
+		refresh_store
+	fi
 }
 
 install_system() {
@@ -622,7 +639,7 @@ uninstall_system() {
 	fi
 	remove "$anchor"
 	tidy "$anchors"
-	refresh_store --fresh
+	forget_anchor
 }
 
 main() {
