@@ -2,8 +2,8 @@
 // certificate, the places where Docker, containerd and Podman keep the CAs that they trust, their configuration, the
 // clock, and what the registry answers.
 //
-// It guarantees that it changes nothing, sends no credentials, follows no redirect, and ends: each step over the network has
-// a time limit. Whether a store trusts the registry is found out by verifying the registry's certificate with what is
+// It guarantees that it changes nothing on this machine, sends no credentials, follows no redirect, and ends: each step over the network has
+// a time limit. A Berth registry may learn from it, as from any client, by what name it is called. Whether a store trusts the registry is found out by verifying the registry's certificate with what is
 // in that store, as its tool does.
 //
 // It does not see what is set on a daemon's command line, proxies that a daemon uses, or the inside of containers, a
@@ -22,8 +22,10 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Status says how bad a Finding is.
@@ -63,10 +65,12 @@ type Config struct {
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Timeout bounds each step over the network, by default 10 s.
 	Timeout time.Duration
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // in tests
 }
 
-// Run examines the registry at address, a URL such as https://registry.lan:5000, from this machine. There is always a
-// finding.
+// Run examines the registry at address, a URL such as https://registry.lan:5000, where https:// may be left out, from this
+// machine. There is always a finding.
 func Run(ctx context.Context, address string, c Config) []Finding {
 	e := &examination{Config: c}
 	if e.Timeout == 0 {
@@ -76,6 +80,9 @@ func Run(ctx context.Context, address string, c Config) []Finding {
 		e.Lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
+	}
+	if e.dial == nil {
+		e.dial = (&net.Dialer{Timeout: e.Timeout}).DialContext
 	}
 	if !e.parse(address) {
 		return e.findings
@@ -105,8 +112,30 @@ type examination struct {
 	wanted   bool                // the registry asks for a client's certificate
 }
 
+// add is the only way to a finding: what a server, a file or the caller made of it can't reach a terminal as anything but
+// text.
 func (e *examination) add(status Status, check, remedy, format string, args ...any) {
-	e.findings = append(e.findings, Finding{Status: status, Check: check, Detail: fmt.Sprintf(format, args...), Remedy: remedy})
+	e.findings = append(e.findings, Finding{status, check, printable(fmt.Sprintf(format, args...)), printable(remedy)})
+}
+
+// maxText is how many bytes of a text are printed, about: a server can send much.
+const maxText = 2000
+
+// printable returns a text with what is not printable written as in Go: escape sequences, line ends, and what turns the
+// direction of writing.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range strings.ToValidUTF8(text, "\uFFFD") {
+		switch {
+		case b.Len() >= maxText:
+			return b.String() + "…"
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 func (e *examination) ok(check, format string, args ...any) { e.add(OK, check, "", format, args...) }
@@ -137,6 +166,9 @@ const urlRemedy = "Write it as https://HOST:PORT, such as https://registry.lan:5
 
 // parse takes the address apart. It becomes part of paths: only what names and addresses are made of gets through.
 func (e *examination) parse(address string) bool {
+	if !strings.Contains(address, "://") {
+		address = "https://" + address
+	}
 	u, err := url.Parse(address)
 	switch {
 	case err != nil:
@@ -213,7 +245,7 @@ func join[T fmt.Stringer](all []T) string {
 
 // connect looks at what is at the other end.
 func (e *examination) connect(ctx context.Context) {
-	conn := e.dial(ctx)
+	conn := e.reach(ctx)
 	if conn == nil {
 		return
 	}
@@ -228,13 +260,13 @@ func (e *examination) connect(ctx context.Context) {
 	e.ask(secure)
 }
 
-// dial tries all addresses, as clients may take any, and returns the first connection.
-func (e *examination) dial(ctx context.Context) net.Conn {
+// reach tries all addresses, as clients may take any, and returns the first connection.
+func (e *examination) reach(ctx context.Context) net.Conn {
 	var first net.Conn
 	var refused []Finding
 	for _, address := range e.resolved {
 		target := net.JoinHostPort(address.String(), e.port)
-		conn, err := (&net.Dialer{Timeout: e.Timeout}).DialContext(ctx, "tcp", target)
+		conn, err := e.dial(ctx, "tcp", target)
 		switch {
 		case err != nil:
 			refused = append(refused, Finding{Fail, "tcp", fmt.Sprintf("%s can't be reached: %v", target, plain(err)), dialRemedy(err)})
@@ -249,7 +281,7 @@ func (e *examination) dial(ctx context.Context) net.Conn {
 		if first != nil {
 			f.Status = Note
 		}
-		e.findings = append(e.findings, f)
+		e.add(f.Status, f.Check, f.Remedy, "%s", f.Detail)
 	}
 	return first
 }

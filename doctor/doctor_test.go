@@ -23,6 +23,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 )
 
 // pair is a certificate and its key.
@@ -109,9 +110,22 @@ func newRegistry(t *testing.T) *registry {
 				if host != "registry.lan" {
 					return nil, errors.New("no such host")
 				}
-				return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+				return []netip.Addr{netip.MustParseAddr(elsewhere)}, nil
+			},
+			dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, network, strings.Replace(address, elsewhere, "127.0.0.1", 1))
 			},
 		},
+	}
+}
+
+// elsewhere is the registry's address: not on loopback, where Docker and containerd verify nothing.
+const elsewhere = "192.0.2.18"
+
+// onLoopback has the registry's name mean this machine.
+func (r *registry) onLoopback() {
+	r.config.Lookup = func(context.Context, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 	}
 }
 
@@ -208,6 +222,9 @@ func answer(status int, header ...string) http.HandlerFunc {
 		for i := 0; i < len(header); i += 2 {
 			w.Header().Set(header[i], header[i+1])
 		}
+		if status == http.StatusOK {
+			w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+		}
 		w.WriteHeader(status)
 	}
 }
@@ -217,7 +234,7 @@ func TestTrusted(t *testing.T) {
 	r.config.System = r.ca.pool()
 	r.config.CA, r.config.CAFile = []byte(r.ca.pem()), "ca.crt"
 	compare(t, r.examine(),
-		expectation{OK, "name", "registry.lan is 127.0.0.1", ""},
+		expectation{OK, "name", "registry.lan is 192.0.2.18", ""},
 		expectation{OK, "tcp", "accepts connections", ""},
 		expectation{OK, "tls", "speaks TLS 1.3", ""},
 		expectation{OK, "certificate", "valid until", ""},
@@ -275,7 +292,7 @@ func TestFindings(t *testing.T) {
 			r.handler = answer(200, "Date", time.Now().Add(-50*time.Second).UTC().Format(http.TimeFormat))
 		}, []expectation{{OK, "clock", "agrees", ""}}},
 		"no date": {func(r *registry) {
-			r.handler = func(w http.ResponseWriter, _ *http.Request) { w.Header()["Date"] = nil; w.WriteHeader(200) }
+			r.handler = func(w http.ResponseWriter, _ *http.Request) { w.Header()["Date"] = nil; answer(200)(w, nil) }
 		}, []expectation{{Note, "clock", "does not say", ""}}},
 		"Basic": {func(r *registry) { r.handler = answer(401, "WWW-Authenticate", `Basic realm="x"`) },
 			[]expectation{{OK, "answer", "(Basic)", ""}}},
@@ -294,8 +311,37 @@ func TestFindings(t *testing.T) {
 			[]expectation{{Fail, "answer", "http://u:xxxxx@tokens.lan/token, where passwords would go in the clear", "X-Forwarded-Proto"}}},
 		"Bearer without a realm": {func(r *registry) { r.handler = answer(401, "WWW-Authenticate", `Bearer service="x"`) },
 			[]expectation{{Fail, "answer", "does not say where", ""}}},
-		"unknown scheme":             {func(r *registry) { r.handler = answer(401, "WWW-Authenticate", "Negotiate") }, []expectation{{Fail, "answer", "negotiate", "Basic and Bearer"}}},
-		"401 without a scheme":       {func(r *registry) { r.handler = answer(401) }, []expectation{{Fail, "answer", "without WWW-Authenticate", "headers"}}},
+		"unknown scheme":       {func(r *registry) { r.handler = answer(401, "WWW-Authenticate", "Negotiate") }, []expectation{{Fail, "answer", "negotiate", "Basic and Bearer"}}},
+		"401 without a scheme": {func(r *registry) { r.handler = answer(401) }, []expectation{{Fail, "answer", "without WWW-Authenticate", "headers"}}},
+		"a page for every path": {func(r *registry) {
+			r.handler = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
+		}, []expectation{{Fail, "answer", "not a registry: its answer at /v2/ has no Docker-Distribution-Api-Version", "Check host and port"}}},
+		"an empty answer": {func(r *registry) { r.handler = func(http.ResponseWriter, *http.Request) {} },
+			[]expectation{{Fail, "answer", "not a registry", ""}}},
+		"JSON alone": {func(r *registry) {
+			r.handler = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}\n")) }
+		}, []expectation{{OK, "answer", "lets everybody in", ""}}},
+		"the header alone": {func(r *registry) { r.handler = answer(200) }, []expectation{{OK, "answer", "lets everybody in", ""}}},
+		"silence after the handshake": {func(r *registry) {
+			r.config.Timeout = time.Second
+			r.handler = func(_ http.ResponseWriter, request *http.Request) { <-request.Context().Done() }
+		}, []expectation{{Fail, "answer", "no answer to /v2/ within 1s", "log"}}},
+		"expired before its CA began": {func(r *registry) {
+			r.leaf.NotBefore, r.leaf.NotAfter = time.Now().AddDate(-2, 0, 0), time.Now().AddDate(-1, -1, 0)
+			r.config.CA, r.config.CAFile = []byte(r.ca.pem()), "ca.crt"
+			r.files["/etc/docker/certs.d/ADDRESS/ca.crt"] = "CA.PEM"
+		}, []expectation{{Fail, "certificate", "expired on", ""}, {OK, "ca", "is from the CA", ""}, {OK, "system", "trusts the CA of", ""},
+			{OK, "docker", "trusts the CA of", ""}}},
+		"expired after its CA": {func(r *registry) {
+			r.ca = sign(r.t, &x509.Certificate{Subject: r.ca.certificate.Subject, IsCA: true, BasicConstraintsValid: true,
+				KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().AddDate(-1, 0, 0), NotAfter: time.Now().AddDate(0, -1, 0)}, nil)
+			r.config.System, r.config.CA, r.config.CAFile = r.ca.pool(), []byte(r.ca.pem()), "ca.crt"
+			r.leaf.NotBefore, r.leaf.NotAfter = time.Now().AddDate(-1, -1, 0), time.Now().AddDate(0, 0, -1)
+		}, []expectation{{Fail, "certificate", "expired on", ""}, {OK, "ca", "is from the CA", ""}, {OK, "system", "trusts the CA of", ""}}},
+		"expired, and from another CA": {func(r *registry) {
+			r.leaf.NotBefore, r.leaf.NotAfter = time.Now().AddDate(-2, 0, 0), time.Now().AddDate(-1, -1, 0)
+			r.config.CA, r.config.CAFile, r.config.System = []byte(other.pem()), "ca.crt", other.pool()
+		}, []expectation{{Fail, "certificate", "expired on", ""}, {Fail, "ca", "unknown authority", ""}, {Fail, "system", "unknown authority", ""}}},
 		"another service":            {func(r *registry) { r.handler = answer(404) }, []expectation{{Fail, "answer", "404", "/v2/"}}},
 		"a redirect":                 {func(r *registry) { r.handler = answer(308, "Location", "https://x/v2/") }, []expectation{{Fail, "answer", `"https://x/v2/"`, ""}}},
 		"a proxy without a registry": {func(r *registry) { r.handler = answer(502) }, []expectation{{Fail, "answer", "502 Bad Gateway", "log"}}},
@@ -316,10 +362,11 @@ func TestFindings(t *testing.T) {
 func TestURLs(t *testing.T) {
 	for address, want := range map[string]string{
 		"http://registry.lan:5000":   "the scheme is http",
-		"registry.lan:5000":          "the scheme is not https",
-		"registry.lan":               "the scheme is not https",
-		"192.168.1.18:5000":          "not a URL",
-		"":                           "the scheme is not https",
+		"ftp://registry.lan:5000":    "the scheme is not https",
+		"user:secret@a:1":            "credentials",
+		"a:x":                        "not a URL",
+		"a/library":                  "goes on after the port",
+		"":                           "host or port is not valid",
 		"https://":                   "host or port is not valid",
 		"https://user:secret@a:1":    "credentials",
 		"https://a:1/library":        "goes on after the port",
@@ -342,6 +389,45 @@ func TestURLs(t *testing.T) {
 		compare(t, got, expectation{Fail, "url", want, ""})
 		if len(got) != 1 || strings.Contains(got[0].Detail+got[0].Remedy, "secret") {
 			t.Errorf("%q: %v", address, got)
+		}
+	}
+}
+
+// https:// is what people leave out.
+func TestURLWithoutScheme(t *testing.T) {
+	r := newRegistry(t)
+	r.config.System = r.ca.pool()
+	r.start()
+	r.config.Root = r.root
+	compare(t, Run(t.Context(), r.address, r.config), expectation{OK, "answer", "lets everybody in", ""})
+	compare(t, Run(t.Context(), "192.0.2.18:1", Config{Root: t.TempDir(), System: r.ca.pool(), dial: r.config.dial}),
+		expectation{Fail, "tcp", "192.0.2.18:1 can't be reached", ""})
+}
+
+// What a server says reaches the terminal as text only.
+func TestFindingsArePrintable(t *testing.T) {
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	r := newRegistry(t)
+	leaf := sign(t, &x509.Certificate{DNSNames: []string{"registry.lan"}}, &r.ca)
+	secure := tls.NewListener(server, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.certificate.Raw}, PrivateKey: leaf.key}}})
+	go func() {
+		if conn, err := secure.Accept(); err == nil {
+			defer conn.Close()
+			_, _ = conn.Read(make([]byte, 1<<10))
+			_, _ = conn.Write([]byte("HTTP/1.1 503 \x1b[2J\u202e\xff" + strings.Repeat("x", 5000) + "\r\nContent-Length: 0\r\n\r\n"))
+		}
+	}()
+	r.config.System, r.config.Root = r.ca.pool(), r.root
+	_, port, _ := net.SplitHostPort(server.Addr().String())
+	got := Run(t.Context(), "https://registry.lan:"+port, r.config)
+	compare(t, got, expectation{Fail, "answer", `the server answers 503 \x1b[2J\u202e` + "\uFFFDxxx", "log"})
+	for _, f := range got {
+		if len(f.Detail) > maxText+10 || strings.ContainsFunc(f.Detail+f.Remedy, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("not to be printed: %q", f)
 		}
 	}
 }
@@ -375,7 +461,7 @@ func TestNetwork(t *testing.T) {
 		}
 		defer silent.Close()
 		compare(t, Run(t.Context(), "https://"+silent.Addr().String(), Config{Root: t.TempDir(), System: x509.NewCertPool(), Timeout: 50 * time.Millisecond}),
-			expectation{Fail, "tls", "does not speak TLS", "another service"})
+			expectation{Fail, "tls", "no answer within 50ms", "registry"})
 	})
 	t.Run("another service", func(t *testing.T) {
 		server, err := net.Listen("tcp", "127.0.0.1:0")

@@ -2,7 +2,9 @@ package doctor
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,12 +49,21 @@ func dialRemedy(err error) string {
 	return "Check the address and this machine's network"
 }
 
+// silent reports whether the time was up.
+func silent(err error) bool {
+	var timeout net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}
+
 const clientRemedy = "Put a certificate and its key, from a CA in the registry's http.tls.clientcas, beside the CA's as client.cert and client.key"
 
 func (e *examination) handshakeFailed(err error) {
 	var record tls.RecordHeaderError
 	var op *net.OpError
 	switch {
+	case silent(err):
+		e.fail("tls", "Check that it is a registry that listens on this port, and that it is not stuck: its log says so",
+			"no answer within %v: the server accepts connections and says nothing", e.Timeout)
 	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
 		e.fail("tls", "Turn on the registry's HTTPS: for Berth, leave out REGISTRY_HTTP_TLS_MODE=off (http.tls.mode), or ask the proxy in "+
 			"front of it for its own address", "the server speaks plain HTTP on this port")
@@ -75,6 +86,9 @@ func (e *examination) ask(conn *tls.Conn) {
 	switch {
 	case err != nil && e.wanted:
 		e.fail("answer", clientRemedy, "the server asks for a client's certificate: %v", plain(err))
+		return
+	case silent(err):
+		e.fail("answer", "Look at the registry's log", "no answer to /v2/ within %v", e.Timeout)
 		return
 	case err != nil:
 		e.fail("answer", "Look at the registry's log", "the server does not answer /v2/: %v", plain(err))
@@ -129,8 +143,11 @@ func (e *examination) clock(date string, begin, end time.Time) {
 // answer judges what a registry answers at /v2/ (OCI distribution spec, "Determining Support").
 func (e *examination) answer(response *http.Response) {
 	switch status := response.StatusCode; {
-	case status == http.StatusOK:
+	case status == http.StatusOK && isRegistry(response):
 		e.ok("answer", "a registry that lets everybody in")
+	case status == http.StatusOK:
+		e.fail("answer", "Check host and port. Behind a proxy, it has to pass on /v2/ as it is",
+			"the server is not a registry: its answer at /v2/ has no Docker-Distribution-Api-Version and is not JSON")
 	case status == http.StatusUnauthorized:
 		e.challenge(response.Header.Values("WWW-Authenticate"))
 	case status >= 300 && status < 400:
@@ -142,6 +159,15 @@ func (e *examination) answer(response *http.Response) {
 	default:
 		e.fail("answer", "Look at the registry's log", "the server answers %s at /v2/, not 200 or 401", response.Status)
 	}
+}
+
+// isRegistry tells the answer of a registry from that of any other server, which may have a page for every path.
+func isRegistry(response *http.Response) bool {
+	if response.Header.Get("Docker-Distribution-Api-Version") != "" {
+		return true
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	return err == nil && json.Valid(body)
 }
 
 // challenge judges how the registry wants to be told who is there (RFC 9110, section 11.6.1).

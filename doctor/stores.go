@@ -56,7 +56,8 @@ func sans(leaf *x509.Certificate) []string {
 func (e *examination) trusts(pool *x509.CertPool) bool { return e.verify(pool) == nil }
 
 func (e *examination) verify(pool *x509.CertPool) error {
-	leaf, at := e.chain[0], time.Now()
+	leaf, now := e.chain[0], time.Now()
+	at := now
 	if at.After(leaf.NotAfter) {
 		at = leaf.NotAfter
 	}
@@ -68,6 +69,12 @@ func (e *examination) verify(pool *x509.CertPool) error {
 		between.AddCert(one)
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: between, CurrentTime: at})
+	var invalid x509.CertificateInvalidError
+	if !at.Equal(now) && errors.As(err, &invalid) && invalid.Reason == x509.Expired && !invalid.Cert.Equal(leaf) {
+		// This CA did sign it, but was not valid at that time, which is not now: it is judged at a time of its own.
+		_, err = invalid.Cert.Verify(x509.VerifyOptions{Roots: pool, Intermediates: between, CurrentTime: invalid.Cert.NotBefore,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	}
 	return err
 }
 
@@ -75,6 +82,9 @@ func (e *examination) verify(pool *x509.CertPool) error {
 func (e *examination) trustRemedy() string {
 	return "Run the line that `registry cert show` prints on the registry's machine; https://" + e.name + "/trust shows it, too"
 }
+
+// containersCheck is the name of what is found about Podman, Skopeo and Buildah, which verify on loopback, too.
+const containersCheck = "containers"
 
 // stores looks into every place where a tool of this machine has its CAs.
 func (e *examination) stores() {
@@ -95,7 +105,7 @@ func (e *examination) stores() {
 		if e.Home != "" {
 			others = append([]string{e.Home + "/.config/containers/certs.d/" + e.name}, others...)
 		}
-		e.store("containers", usual, others...)
+		e.store(containersCheck, usual, others...)
 	}
 	if e.found("/etc/containerd", "containerd") {
 		tools++
@@ -127,12 +137,12 @@ func (e *examination) systemStore(tools int) {
 	err := e.verify(e.System)
 	switch {
 	case err == nil:
-		e.ok(check, "trusts the certificate")
+		e.ok(check, "trusts the CA of the certificate")
 	case tools == 0:
 		e.fail(check, e.trustRemedy()+". Put --system at its end", "does not trust the certificate: %v", err)
 	default:
 		e.note(check, "If you need those, run the trust line with --system at its end, or set SSL_CERT_FILE to the CA's file",
-			"does not trust the certificate; crane, curl and browsers ask it: %v", err)
+			"does not trust the certificate; crane, docker buildx imagetools, curl, browsers and, for tokens, buildx ask it: %v", err)
 	}
 }
 
@@ -151,28 +161,39 @@ func (e *examination) store(check, usual string, others ...string) {
 
 func (e *examination) judge(check, place string, pool *x509.CertPool) {
 	if err := e.verify(pool); err != nil {
-		e.fail(check, e.trustRemedy(), "does not trust the certificate, neither by %s nor by the system's store: %v", place, err)
+		e.lacks(check, e.trustRemedy(), "does not trust the certificate, neither by %s nor by the system's store: %v", place, err)
 		return
 	}
-	e.ok(check, "trusts the certificate")
+	e.ok(check, "trusts the CA of the certificate")
+}
+
+// lacks adds a finding about the store of a tool that lacks something. By a loopback address, docker and containerd verify
+// nothing, and work nevertheless.
+func (e *examination) lacks(check, remedy, format string, args ...any) bool {
+	status := Fail
+	if check != containersCheck && e.onLoopback() {
+		status = Note
+	}
+	e.add(status, check, remedy, format, args...)
+	return false
 }
 
 // loadDirectory adds the *.crt of a directory, and reports what its tool would stumble over.
 func (e *examination) loadDirectory(check, directory string, pool *x509.CertPool) bool {
 	entries, err := os.ReadDir(e.path(directory))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return e.fail(check, "Make it readable", "%s can't be read: %v", directory, plain(err))
+		return e.lacks(check, "Make it readable", "%s can't be read: %v", directory, plain(err))
 	}
 	for _, entry := range entries {
 		path := directory + "/" + entry.Name()
 		switch filepath.Ext(path) {
 		case ".crt":
 			if err := e.loadFile(path, pool); err != nil {
-				return e.fail(check, "Put the CA's certificate there, as PEM", "%v", err)
+				return e.lacks(check, "Put the CA's certificate there, as PEM", "%v", err)
 			}
 		case ".cert", ".key":
 			if other := counterpart(path); !e.exists(other) {
-				return e.fail(check, "Put both there, or remove "+path, "%s is there, but not %s, which belongs to it", path, other)
+				return e.lacks(check, "Put both there, or remove "+path, "%s is there, but not %s, which belongs to it", path, other)
 			}
 		}
 	}

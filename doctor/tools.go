@@ -63,9 +63,13 @@ func (e *examination) covers(entry string) bool {
 
 // loopback: by such an address nothing that works here says anything about other machines.
 func (e *examination) loopback() {
-	if len(e.resolved) > 0 && !slices.ContainsFunc(e.resolved, func(a netip.Addr) bool { return !a.IsLoopback() }) {
+	if e.onLoopback() {
 		e.note("docker", "Examine it by the address that other machines use", "Docker verifies no registry on this machine's own loopback address")
 	}
+}
+
+func (e *examination) onLoopback() bool {
+	return len(e.resolved) > 0 && !slices.ContainsFunc(e.resolved, func(a netip.Addr) bool { return !a.IsLoopback() })
 }
 
 const certsDirectory = "/etc/containerd/certs.d"
@@ -182,7 +186,7 @@ func (e *examination) containerdStore() {
 					file = directory + "/" + file
 				}
 				if err := e.loadFile(file, pool); err != nil {
-					e.fail(check, e.trustRemedy(), "%s/hosts.toml: %v", directory, err)
+					e.lacks(check, e.trustRemedy(), "%s/hosts.toml: %v", directory, err)
 					return
 				}
 			}

@@ -20,7 +20,7 @@ func TestMachines(t *testing.T) {
 		"docker without the CA": {map[string]string{"/usr/bin/dockerd": ""}, []expectation{
 			{Fail, "docker", "does not trust the certificate, neither by /etc/docker/certs.d/registry.lan:", "registry cert show"},
 			{Note, "system", "unknown authority", "--system"}}},
-		"docker with the CA":         {map[string]string{docker + "ca.crt": "CA.PEM"}, []expectation{{OK, "docker", "trusts", ""}, {Note, "system", "crane, curl", ""}}},
+		"docker with the CA":         {map[string]string{docker + "ca.crt": "CA.PEM"}, []expectation{{OK, "docker", "trusts", ""}, {Note, "system", "crane, docker buildx imagetools, curl, browsers and, for tokens, buildx", ""}}},
 		"docker with two CAs":        {map[string]string{docker + "a.crt": other, docker + "b.crt": "CA.PEM"}, []expectation{{OK, "docker", "trusts", ""}}},
 		"docker with another CA":     {map[string]string{docker + "ca.crt": other}, []expectation{{Fail, "docker", "unknown authority", "registry cert show"}}},
 		"docker with another suffix": {map[string]string{docker + "ca.pem": "CA.PEM"}, []expectation{{Fail, "docker", "unknown authority", ""}}},
@@ -29,13 +29,12 @@ func TestMachines(t *testing.T) {
 		"docker with the other half": {map[string]string{docker + "ca.crt": "CA.PEM", docker + "client.key": "x"}, []expectation{{Fail, "docker", "client.cert, which belongs to it", "both"}}},
 		"docker with a whole pair":   {map[string]string{docker + "ca.crt": "CA.PEM", docker + "client.cert": "x", docker + "client.key": "x"}, []expectation{{OK, "docker", "trusts", ""}}},
 		"docker for another port":    {map[string]string{"/etc/docker/certs.d/registry.lan/ca.crt": "CA.PEM"}, []expectation{{Fail, "docker", "unknown authority", ""}}},
-		"docker on loopback":         {map[string]string{docker + "ca.crt": "CA.PEM"}, []expectation{{Note, "docker", "loopback", "other machines"}}},
 		"insecure": {map[string]string{docker + "ca.crt": "CA.PEM", "/etc/docker/daemon.json": `{"insecure-registries": ["x:1", "ADDRESS"]}`},
 			[]expectation{{Fail, "docker", "insecure-registries", "Remove the entry, restart Docker"}}},
 		"insecure with a scheme": {map[string]string{docker + "ca.crt": "CA.PEM", "/etc/docker/daemon.json": `{"insecure-registries": ["http://ADDRESS/"]}`},
 			[]expectation{{Fail, "docker", "ignores the CA in certs.d", ""}}},
-		"insecure by network": {map[string]string{docker + "ca.crt": "CA.PEM", "/etc/docker/daemon.json": `{"insecure-registries": ["127.0.0.0/16"]}`},
-			[]expectation{{Fail, "docker", `"127.0.0.0/16"`, ""}}},
+		"insecure by network": {map[string]string{docker + "ca.crt": "CA.PEM", "/etc/docker/daemon.json": `{"insecure-registries": ["192.0.2.0/24"]}`},
+			[]expectation{{Fail, "docker", `"192.0.2.0/24"`, ""}}},
 		"others are insecure": {map[string]string{docker + "ca.crt": "CA.PEM", "/etc/docker/daemon.json": `{"insecure-registries": ["x:1", "10.0.0.0/8", "registry.lan"]}`},
 			[]expectation{{OK, "docker", "does not list it", ""}}},
 		"broken daemon.json": {map[string]string{docker + "ca.crt": "CA.PEM", "/etc/docker/daemon.json": `{"insecure-registries": "x",`},
@@ -87,6 +86,31 @@ func TestMachines(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRegistry(t)
+			r.config.Home = "/home/me"
+			r.files = tt.files
+			compare(t, r.examine(), tt.want...)
+		})
+	}
+}
+
+// On loopback Docker and containerd work without a CA. Podman does not.
+func TestLoopback(t *testing.T) {
+	other := newCA(t, "another CA").pem()
+	for name, tt := range map[string]struct {
+		files map[string]string
+		want  []expectation
+	}{
+		"docker with the CA":    {map[string]string{"/etc/docker/certs.d/ADDRESS/ca.crt": "CA.PEM"}, []expectation{{OK, "docker", "trusts", ""}}},
+		"docker without the CA": {map[string]string{"/etc/docker/": ""}, []expectation{{Note, "docker", "does not trust", "registry cert show"}, {Note, "docker", "loopback", "other machines"}}},
+		"docker with rubbish":   {map[string]string{"/etc/docker/certs.d/ADDRESS/ca.crt": "x"}, []expectation{{Note, "docker", "holds no certificate", ""}}},
+		"rootless docker":       {map[string]string{"/home/me/.config/docker/": ""}, []expectation{{Note, "docker (rootless)", "does not trust", ""}}},
+		"containerd":            {map[string]string{"/etc/containerd/certs.d/ADDRESS/ca.crt": other}, []expectation{{Note, "containerd", "does not trust", ""}}},
+		"containerd's file":     {map[string]string{"/etc/containerd/certs.d/ADDRESS/hosts.toml": "ca = \"x\"\n"}, []expectation{{Note, "containerd", "x can't be read", ""}}},
+		"podman":                {map[string]string{"/usr/bin/podman": ""}, []expectation{{Fail, "containers", "does not trust", ""}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRegistry(t)
+			r.onLoopback()
 			r.config.Home = "/home/me"
 			r.files = tt.files
 			compare(t, r.examine(), tt.want...)

@@ -19,7 +19,10 @@ func doctorCommand(s streams) *cobra.Command {
 		Short: "Find out why this machine can't use a registry",
 		Long: `Examine a registry from this machine: name, network, certificate, the CAs that Docker, containerd, Podman and the system
 trust, their configuration, the clock, and the registry's answer. Each finding is one line with its remedy. Nothing is
-changed, and no credentials are sent.
+changed on this machine, and no credentials are sent. A Berth registry may learn the name by which it is asked, as it does
+from any client, and add it to its certificate (http.tls.learn).
+
+https:// may be left out.
 
 The exit code is 1 when something has to be mended.`,
 		Example: "  registry doctor https://registry.lan:5000",

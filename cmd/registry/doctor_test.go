@@ -19,11 +19,14 @@ func TestDoctorCommand(t *testing.T) {
 	ca := filepath.Join(data, "tls", "ca.pem")
 	environ := []string{"DESTDIR=" + machine, "HOME=/home/me"}
 	docker := filepath.Join(machine, "etc/docker/certs.d", address)
-	if err := os.MkdirAll(docker, 0o755); err != nil {
-		t.Fatal(err)
+	for _, directory := range []string{docker, filepath.Join(machine, "etc/containers")} {
+		if err := os.MkdirAll(directory, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	out, _, err := command(t, environ, "doctor", "https://"+address)
-	if !errors.Is(err, errReported) || !strings.Contains(out, "\nFAIL  docker       does not trust the certificate") {
+	if !errors.Is(err, errReported) || !strings.Contains(out, "\nFAIL  containers   does not trust the certificate") ||
+		!strings.Contains(out, "\nnote  docker       does not trust the certificate") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	content, err := os.ReadFile(ca)
@@ -53,6 +56,12 @@ func TestDoctorCommand(t *testing.T) {
 	}
 	if _, _, err := command(t, environ, "doctor", "https://"+address, "--ca", "/nowhere"); err == nil || !strings.Contains(err.Error(), "--ca") {
 		t.Errorf("a CA that is not there: %v", err)
+	}
+	if out, _, err := command(t, environ, "doctor", address); err != nil || !strings.Contains(out, "ok    answer") {
+		t.Errorf("without https:// it says %v\n%s", err, out)
+	}
+	if help, _, err := command(t, nil, "doctor", "--help"); err != nil || !strings.Contains(help, "may learn the name") {
+		t.Errorf("the help does not say what a registry learns: %v\n%s", err, help)
 	}
 	if _, _, err := command(t, environ, "doctor"); err == nil {
 		t.Error("without an address it examines something")
