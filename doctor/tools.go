@@ -97,7 +97,7 @@ const noConfigPath = "its configuration has no config_path: Kubernetes' pulls ig
 type containerdConfig struct {
 	paths    []string // where the files for registries are
 	disabled bool     // whether the part that Kubernetes uses is off
-	version3 bool     // whether it is written for containerd 2
+	version  string   // of config.toml, or nothing when the file is as good as empty
 	table    string   // the table for registries as it is written there, or nothing
 	file     string   // the file that it is in
 	set      bool     // whether config_path is in that table, if only as ""
@@ -113,15 +113,25 @@ func (c containerdConfig) remedy() string {
 		what = "Change the config_path that is there, in [" + c.table + "] in " + c.file + ", to " + value
 	case c.table != "":
 		what = "Add " + value + " to the section that is there, [" + c.table + "] in " + c.file
-	case c.version3:
-		what = "Add a section [plugins.\"io.containerd.cri.v1.images\".registry] with " + value + " to /etc/containerd/config.toml"
 	default:
-		what = "Add a section [plugins.\"io.containerd.grpc.v1.cri\".registry] with " + value + " to /etc/containerd/config.toml"
+		what = "Add " + c.newTable() + " with " + value + " to /etc/containerd/config.toml"
 	}
 	if c.mirrors {
 		what += ", remove registry.mirrors and registry.configs…tls, which containerd refuses beside it"
 	}
 	return what + ", and restart containerd"
+}
+
+func (c containerdConfig) newTable() string {
+	switch c.version {
+	case "":
+		return "version = 2 and a section [plugins.\"io.containerd.grpc.v1.cri\".registry]"
+	case "1":
+		return "a section [plugins.cri.registry]"
+	case "2":
+		return "a section [plugins.\"io.containerd.grpc.v1.cri\".registry]"
+	}
+	return "a section [plugins.\"io.containerd.cri.v1.images\".registry]"
 }
 
 func (e *examination) containerdConfig() containerdConfig {
@@ -138,6 +148,9 @@ func (e *examination) containerdConfig() containerdConfig {
 }
 
 func (c *containerdConfig) read(text, file string) {
+	if c.version == "" && (len(tables(text)) > 0 || len(settings(text)) > 0) {
+		c.version = "1" // unless it says another
+	}
 	for _, table := range tables(text) {
 		switch {
 		case strings.HasSuffix(table, ".registry"):
@@ -154,7 +167,7 @@ func (c *containerdConfig) read(text, file string) {
 		case s.key == "disabled_plugins":
 			c.disabled = slices.ContainsFunc(s.strings, func(p string) bool { return p == "cri" || strings.HasSuffix(p, ".cri") })
 		case s.key == "version" && s.table == "":
-			c.version3 = s.raw == "3"
+			c.version = s.raw
 		}
 	}
 }

@@ -122,7 +122,9 @@ func TestLoopback(t *testing.T) {
 func TestConfigPathRemedy(t *testing.T) {
 	const v2, v3 = `[plugins."io.containerd.grpc.v1.cri".registry]`, `[plugins.'io.containerd.cri.v1.images'.registry]`
 	for config, want := range map[string]string{
-		"": `Add a section ` + v2 + ` with config_path = "/etc/containerd/certs.d" to /etc/containerd/config.toml, and restart`,
+		"":              `Add version = 2 and a section ` + v2 + ` with config_path = "/etc/containerd/certs.d" to /etc/containerd/config.toml, and restart`,
+		"version = 2\n": `Add a section ` + v2 + ` with`,
+		"[grpc]\n":      `Add a section [plugins.cri.registry] with`,
 		"version = 3\n[plugins.'io.containerd.transfer.v1.local']\nconfig_path = ''\n": `Add a section [plugins."io.containerd.cri.v1.images".registry] with`,
 		v2 + "\n":                          `Add config_path = "/etc/containerd/certs.d" to the section that is there, ` + v2 + ` in /etc/containerd/config.toml, and restart`,
 		v3 + "\nconfig_path = ''\n[x]\n":   `Change the config_path that is there, in ` + v3 + ` in /etc/containerd/config.toml, to config_path = "/etc`,

@@ -175,7 +175,7 @@ own() {
 }
 
 # straight reports whether a file may be written: in the home of the user of sudo, root follows no symbolic link. They are
-# that user's, and could lead anywhere.
+# that user's, and could lead anywhere. One that is put there in the moment between looking and writing is not noticed.
 straight() {
 	walked=$1
 	case $walked in
@@ -536,7 +536,7 @@ advise_table() {
 		where="set the config_path that is there, in the section"
 	fi
 	cat <<-END
-		Kubernetes reads the above only if $table_file says so. There,
+		Kubernetes reads the above only if $table_file says so:
 		$where
 
 		$table
@@ -547,13 +547,24 @@ advise_table() {
 	END
 }
 
+# advise_no_table names the table as the version of the file wants it: a file without one is read as version 1.
 advise_no_table() {
-	plugin=io.containerd.grpc.v1.cri
-	if grep -Eqs '^version *= *3' "$root/etc/containerd/config.toml"; then
+	config=$root/etc/containerd/config.toml plugin=io.containerd.grpc.v1.cri version=''
+	if grep -Eqs '^[[:space:]]*version *= *3' "$config"; then
 		plugin=io.containerd.cri.v1.images
+	elif ! grep -Eqs '^[[:space:]]*version *=' "$config"; then
+		if grep -Eqs '^[^#]*[=[]' "$config"; then
+			plugin=cri
+		else
+			version=2
+		fi
+	fi
+	say "Kubernetes reads the above only if /etc/containerd/config.toml says so. Add this, and restart containerd:"
+	if [ -n "$version" ]; then
+		say
+		say "version = $version"
 	fi
 	cat <<-END
-		Kubernetes reads the above only if /etc/containerd/config.toml says so. Add this, and restart containerd:
 
 		[plugins."$plugin".registry]
 		  config_path = "/etc/containerd/certs.d"

@@ -270,12 +270,13 @@ func TestContainerdConfigPath(t *testing.T) {
 		config string
 		want   string // what it says to do, or nothing
 	}{
-		"none":                {"", add + v2 + "\n  " + path},
+		"none":                {"", add + "version = 2\n\n" + v2 + "\n  " + path},
+		"no version":          {"[grpc]\naddress = \"/x\"\n", add + `[plugins."cri".registry]`},
 		"version 2":           {"version = 2\n", add + v2},
 		"version 3":           {"version = 3\n", add + v3},
-		"commented":           {"# " + v2 + "\n# " + path + "\n", add + v2},
-		"of something else":   {transfer, add + v2},
-		"mirrors alone":       {"[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"x\"]\nendpoint = []\n", add + v2},
+		"commented":           {"# " + v2 + "\n# " + path + "\n", add + "version = 2\n\n" + v2},
+		"of something else":   {"version = 2\n" + transfer, add + v2},
+		"mirrors alone":       {"version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"x\"]\nendpoint = []\n", add + v2},
 		"empty table":         {v2 + "\n", line + v2},
 		"empty":               {v2 + "\nconfig_path = \"\"\n", change + v2},
 		"the default of 2.0":  {v3default + "      config_path = ''\n" + transfer, change + strings.ReplaceAll(v3, `"`, "'")},
