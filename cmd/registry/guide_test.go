@@ -160,7 +160,7 @@ func TestTrustGuide(t *testing.T) {
 	for i, block := range shellBlocks(t, "../../docs/guides/trust.md") {
 		block = strings.ReplaceAll(block, "registry.lan:5000", address)
 		if i == 1 { // the reader pasted the line before this
-			guide.run("registry cert show --address " + address + " | tail -n 1 | sh")
+			guide.run("registry cert show --address " + address + " --line | sh")
 		}
 		all.WriteString(guide.run(block))
 		if _, err := os.Stat(installed); strings.Contains(block, "install.sh") && (err == nil) == strings.Contains(block, "--uninstall") {
