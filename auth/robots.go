@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"berth/auth/access"
+	"berth/glob"
 )
 
 // robotPrefix begins the secrets of robots, so that people and scanners of leaked secrets know them.
@@ -27,7 +28,7 @@ type Robot struct {
 	ID   string
 	Name string
 	// Patterns are the repositories, Actions what it may do there.
-	Patterns []access.Pattern
+	Patterns []glob.Pattern
 	Actions  access.Actions
 }
 
@@ -35,7 +36,7 @@ type Robot struct {
 func NewRobot(id, name string, repositories []string, actions string) (*Robot, error) {
 	r := &Robot{ID: id, Name: name}
 	for _, s := range repositories {
-		p, err := access.ParsePattern(s)
+		p, err := glob.ParseRepository(s)
 		if err != nil {
 			return nil, fmt.Errorf("robot %s: %w", name, err)
 		}

@@ -16,6 +16,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"berth/glob"
 )
 
 // Everybody as a user of a rule means whoever is logged in.
@@ -42,7 +44,7 @@ type Rules struct {
 // compiled is a rule as Explain reads it.
 type compiled struct {
 	Rule
-	patterns           []Pattern
+	patterns           []glob.Pattern
 	members            map[string]bool // the users, with those of the groups
 	actions, anonymous Actions
 }
@@ -63,7 +65,7 @@ func Compile(rules []Rule, groups map[string][]string) (*Rules, error) {
 		r.rules = append(r.rules, c)
 		r.anonymous = r.anonymous || c.anonymous != None
 		for _, p := range c.patterns {
-			r.root.insert(p.segments).add(c)
+			r.root.insert(p.Segments()).add(c)
 		}
 	}
 	return r, nil
@@ -78,7 +80,7 @@ func compile(rule Rule, groups map[string][]string) (c compiled, err error) {
 		return c, fmt.Errorf("anonymous: %w", err)
 	}
 	for _, s := range rule.Repositories {
-		p, err := ParsePattern(s)
+		p, err := glob.ParseRepository(s)
 		if err != nil {
 			return c, fmt.Errorf("repositories: %w", err)
 		}
@@ -166,7 +168,7 @@ func (r *Rules) Explain(user, repository string, action Actions) Explanation {
 
 // explain says why a rule allows an action, or, of a rule that is about this user in this repository, why it does not.
 func (c compiled) explain(user, repository string, action Actions) (string, bool) {
-	i := slices.IndexFunc(c.patterns, func(p Pattern) bool { return p.Match(repository) })
+	i := slices.IndexFunc(c.patterns, func(p glob.Pattern) bool { return p.Match(repository) })
 	if i < 0 {
 		return "", false
 	}

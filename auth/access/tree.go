@@ -1,18 +1,22 @@
 package access
 
-import "strings"
+import (
+	"strings"
+
+	"berth/glob"
+)
 
 // node is a place in the tree of all patterns, which branches at their segments: one walk along a name finds every pattern
 // that matches it.
 type node struct {
 	literal map[string]*node
-	globs   []glob
+	stars   []star
 	deep    *node  // after **: none or more segments
 	here    grants // of patterns that end here
 	rest    grants // of patterns that end with ** here: one or more segments
 }
 
-type glob struct {
+type star struct {
 	pattern string
 	node    *node
 }
@@ -26,7 +30,7 @@ type grants struct {
 // insert returns the grants of the place where a pattern ends, made if missing.
 func (n *node) insert(segments []string) *grants {
 	for len(segments) > 0 {
-		if segments[0] == deep && len(segments) == 1 {
+		if segments[0] == glob.Deep && len(segments) == 1 {
 			return &n.rest
 		}
 		n = n.child(segments[0])
@@ -37,19 +41,19 @@ func (n *node) insert(segments []string) *grants {
 
 func (n *node) child(segment string) *node {
 	switch {
-	case segment == deep:
+	case segment == glob.Deep:
 		if n.deep == nil {
 			n.deep = &node{}
 		}
 		return n.deep
 	case strings.Contains(segment, "*"):
-		for _, g := range n.globs {
+		for _, g := range n.stars {
 			if g.pattern == segment {
 				return g.node
 			}
 		}
-		n.globs = append(n.globs, glob{segment, &node{}})
-		return n.globs[len(n.globs)-1].node
+		n.stars = append(n.stars, star{segment, &node{}})
+		return n.stars[len(n.stars)-1].node
 	}
 	if n.literal == nil {
 		n.literal = make(map[string]*node)
@@ -88,8 +92,8 @@ func (n *node) allowed(user, name string) Actions {
 	if next := n.literal[segment]; next != nil {
 		set |= next.after(user, tail, more)
 	}
-	for i := 0; i < len(n.globs) && set != All; i++ {
-		if g := n.globs[i]; matchSegment(g.pattern, segment) {
+	for i := 0; i < len(n.stars) && set != All; i++ {
+		if g := n.stars[i]; glob.MatchSegment(g.pattern, segment) {
 			set |= g.node.after(user, tail, more)
 		}
 	}
