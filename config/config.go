@@ -48,6 +48,7 @@ type Config struct {
 	Audit      Audit               `yaml:"audit,omitempty"`
 	GC         GC                  `yaml:"gc"`
 	Validation Validation          `yaml:"validation"`
+	Policy     Policy              `yaml:"policy,omitempty"`
 	Catalog    Catalog             `yaml:"catalog"`
 }
 
@@ -350,6 +351,22 @@ type Indexes struct {
 type Platform struct {
 	OS           string `yaml:"os"`
 	Architecture string `yaml:"architecture"`
+}
+
+// Policy says what tags have to be like.
+type Policy struct {
+	Platforms []PlatformPolicy `yaml:"platforms,omitempty"`
+}
+
+// PlatformPolicy says which platforms tags have to be for.
+type PlatformPolicy struct {
+	// Repositories and Tags are patterns. No Tags means all.
+	Repositories []string `yaml:"repositories"`
+	Tags         []string `yaml:"tags,omitempty"`
+	// Require are platforms such as linux/arm/v7.
+	Require []string `yaml:"require"`
+	// On says what becomes of a push that lacks one: warn, which is what empty means, or reject.
+	On string `yaml:"on,omitempty" oneof:"warn reject"`
 }
 
 // Catalog is about the list of all repositories.

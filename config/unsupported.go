@@ -37,7 +37,7 @@ func unsupported() []row {
 		{key: "immutability", refused: true, note: remove},
 		{key: "indexes", refused: true, note: "see validation.manifests.indexes"},
 		{key: "metadata.postgres", below: "dsn", refused: true, note: "use metadata.sqlite.path"},
-		{key: "policy", below: "repository", refused: true, note: remove},
+		{key: "policy.repository", below: "classes", refused: true, note: remove},
 		{key: "quota", refused: true, note: remove},
 		{key: "retention", refused: true, note: "remove it; untagged manifests are kept"},
 		{key: "trash", below: "retain", refused: true, note: "remove it; what is deleted is gone after gc.grace"},

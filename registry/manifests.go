@@ -56,9 +56,13 @@ func (s *Service) PlatformManifest(ctx context.Context, repository string, index
 }
 
 // PutManifest stores a manifest and sets its tags. It fails with ErrManifestInvalid, ErrManifestBlobUnknown (the detail
-// lists what is missing), ErrDigestInvalid, ErrTagInvalid, ErrTooLarge and ErrNoSpace.
+// lists what is missing), ErrDigestInvalid, ErrTagInvalid, ErrTooLarge, ErrNoSpace, and ErrDenied when a policy refuses it.
 func (s *Service) PutManifest(ctx context.Context, repository string, p ManifestPush) (ManifestPushed, error) {
-	facts, err := s.readManifest(p)
+	m, facts, err := s.readManifest(p)
+	if err != nil {
+		return ManifestPushed{}, err
+	}
+	warnings, err := s.checkCoverage(ctx, repository, m, facts.Tags)
 	if err != nil {
 		return ManifestPushed{}, err
 	}
@@ -74,31 +78,31 @@ func (s *Service) PutManifest(ctx context.Context, repository string, p Manifest
 		return ManifestPushed{}, explain(err, nil, "put manifest %s", facts.Digest)
 	}
 	d := Descriptor{MediaType: facts.MediaType, Digest: facts.Digest, Size: facts.Size}
-	return ManifestPushed{Descriptor: d, Subject: facts.Subject}, nil
+	return ManifestPushed{Descriptor: d, Subject: facts.Subject, Warnings: warnings}, nil
 }
 
-// readManifest checks what can be checked of a pushed manifest by itself, and returns the facts of it.
-func (s *Service) readManifest(p ManifestPush) (facts metadata.NewManifest, err error) {
+// readManifest checks what can be checked of a pushed manifest by itself, and returns it with the facts of it.
+func (s *Service) readManifest(p ManifestPush) (m manifest.Manifest, facts metadata.NewManifest, err error) {
 	if len(p.Body) > MaxManifestSize {
-		return facts, ErrTooLarge.Withf("the manifest has more than %d bytes", MaxManifestSize)
+		return m, facts, ErrTooLarge.Withf("the manifest has more than %d bytes", MaxManifestSize)
 	}
 	d, tags, err := p.names()
 	if err != nil {
-		return facts, err
+		return m, facts, err
 	}
-	m, err := manifest.Parse(p.MediaType, p.Body)
+	m, err = manifest.Parse(p.MediaType, p.Body)
 	if err != nil {
-		return facts, ErrManifestInvalid.Withf("%v", err)
+		return m, facts, ErrManifestInvalid.Withf("%v", err)
 	}
 	if n := len(m.Blobs) + len(m.Children); n > MaxReferences {
-		return facts, ErrManifestInvalid.Withf("the manifest references %d blobs and manifests: at most %d are allowed", n, MaxReferences)
+		return m, facts, ErrManifestInvalid.Withf("the manifest references %d blobs and manifests: at most %d are allowed", n, MaxReferences)
 	}
 	if err := s.checkURLs(m.Blobs); err != nil {
-		return facts, err
+		return m, facts, err
 	}
 	facts = s.manifestFacts(m, d, p)
 	facts.Tags = tags
-	return facts, nil
+	return m, facts, nil
 }
 
 // names returns the digest of a pushed manifest, which is checked when it was named by one, and its tags.

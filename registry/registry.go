@@ -73,6 +73,8 @@ type ManifestPushed struct {
 	Descriptor
 	// Subject is the digest of the manifest that the pushed one refers to, or empty.
 	Subject digest.Digest
+	// Warnings are sentences for the person who pushed, which changed nothing.
+	Warnings []string
 }
 
 // Mount asks for a blob of one repository to appear in another without its bytes being sent.

@@ -21,6 +21,8 @@ type Config struct {
 	ChildRequired func(*v1.Platform) bool
 	// SparseImages accepts images of which the repository lacks layers. The config has to be there all the same.
 	SparseImages bool
+	// Coverage says which platforms tags have to be for.
+	Coverage []CoveragePolicy
 	// URLAllowed reports whether a layer that is kept elsewhere may be at a URL. Nil allows all.
 	URLAllowed func(url string) bool
 }
@@ -32,6 +34,7 @@ type Service struct {
 	childRequired func(*v1.Platform) bool
 	sparseImages  bool
 	urlAllowed    func(url string) bool
+	coverage      []CoveragePolicy
 	sessions      sessions
 	buffers       buffers
 }
@@ -46,7 +49,7 @@ func New(c Config) *Service {
 	}
 	return &Service{
 		blobs: c.Blobs, facts: c.Metadata,
-		childRequired: c.ChildRequired, sparseImages: c.SparseImages, urlAllowed: c.URLAllowed,
+		childRequired: c.ChildRequired, sparseImages: c.SparseImages, urlAllowed: c.URLAllowed, coverage: c.Coverage,
 	}
 }
 

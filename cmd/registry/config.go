@@ -40,7 +40,9 @@ func (s streams) loadConfig(args []string) (*config.Config, []string, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("the configuration has problems:\n%w", err)
 	}
-	if _, err := compileRules(c); err != nil {
+	_, rulesErr := compileRules(c)
+	_, policyErr := coverage(c.Policy)
+	if err := errors.Join(rulesErr, policyErr); err != nil {
 		return nil, nil, fmt.Errorf("the configuration has problems:\n%w", err)
 	}
 	return c, warnings, nil

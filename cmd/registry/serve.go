@@ -125,12 +125,14 @@ func (l *reloader) tasks(others ...func(context.Context)) []func(context.Context
 
 func apiHandler(c *config.Config, s *stores, l *reloader) http.Handler {
 	relative := c.HTTP.RelativeURLs
+	policies, _ := coverage(c.Policy) // loading the configuration found no fault with it
 	settings := api.Config{
 		Service: registry.New(registry.Config{
 			Blobs:         s.blobs,
 			Metadata:      s.facts,
 			ChildRequired: childRequired(c.Validation),
 			SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
+			Coverage:      policies,
 			URLAllowed:    urlAllowed(c.Validation),
 		}),
 		Audit:          l.audit.Logger,

@@ -6,6 +6,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"berth/registry"
 	"berth/registry/manifest"
@@ -101,7 +102,15 @@ func (h *handler) writeManifestCreated(c *call, pushed registry.ManifestPushed, 
 	for _, tag := range tags {
 		header.Add("OCI-Tag", tag)
 	}
+	for _, text := range pushed.Warnings {
+		header.Add("Warning", warning(text))
+	}
 	writeEmpty(c, http.StatusCreated)
+}
+
+// warning is the value of a Warning header (OCI distribution spec, "Warnings").
+func warning(text string) string {
+	return `299 - "` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
 }
 
 // requestedTags reads the tag parameters, of the spec's main branch.

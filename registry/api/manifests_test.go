@@ -151,3 +151,9 @@ func TestManifestDelete(t *testing.T) {
 		s.get("/v2/a/manifests/" + reference).want(http.StatusNotFound)
 	}
 }
+
+func TestWarning(t *testing.T) {
+	if got := warning(`say "no" \ yes`); got != `299 - "say \"no\" \\ yes"` {
+		t.Errorf("got %s", got)
+	}
+}

@@ -65,6 +65,16 @@ func IsIndex(mediaType string) bool {
 	return mediaType == v1.MediaTypeImageIndex || mediaType == MediaTypeDockerManifestList
 }
 
+// IsManifest reports whether a media type is that of one of the four forms.
+func IsManifest(mediaType string) bool {
+	return IsIndex(mediaType) || mediaType == v1.MediaTypeImageManifest || mediaType == MediaTypeDockerManifest
+}
+
+// IsImageConfig reports whether a config of a media type is that of an image that runs somewhere.
+func IsImageConfig(mediaType string) bool {
+	return mediaType == v1.MediaTypeImageConfig || mediaType == "application/vnd.docker.container.image.v1+json"
+}
+
 // document is all four forms at once. A list that is absent or null is nil.
 type document struct {
 	SchemaVersion int               `json:"schemaVersion"`

@@ -226,6 +226,35 @@ func (s *Store) manifest(ctx context.Context, from string, withBody bool, args .
 	return m, body, err
 }
 
+// ConfigPlatform returns the platform that a blob of a repository names as an image's config; the zero Platform when it is
+// none. It fails with ErrNotFound when the repository lacks the blob.
+func (s *Store) ConfigPlatform(ctx context.Context, repository string, d digest.Digest) (Platform, error) {
+	return s.platform(ctx, `
+		SELECT b.os, b.architecture, b.variant
+		FROM repositories r
+		JOIN repository_blobs l ON l.repository = r.id AND l.digest = $2
+		JOIN blobs b ON b.digest = l.digest
+		WHERE r.name = $1`, repository, d)
+}
+
+// ManifestPlatform returns the platform of an image of a repository; the zero Platform when it names none. It fails with
+// ErrNotFound.
+func (s *Store) ManifestPlatform(ctx context.Context, repository string, d digest.Digest) (Platform, error) {
+	return s.platform(ctx, `
+		SELECT m.os, m.architecture, m.variant
+		FROM repositories r
+		JOIN manifests m ON m.repository = r.id AND m.digest = $2 AND m.deleted_at IS NULL
+		WHERE r.name = $1`, repository, d)
+}
+
+func (s *Store) platform(ctx context.Context, query, repository string, d digest.Digest) (p Platform, err error) {
+	var os, architecture, variant sql.NullString
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		return found(t.row(ctx, query, repository, sqlDigest(d)).Scan(&os, &architecture, &variant))
+	})
+	return Platform{OS: os.String, Architecture: architecture.String, Variant: variant.String}, err
+}
+
 // DeleteManifest removes a manifest and the tags that point to it, and queues what it referenced for the collector. It
 // fails with ErrNotFound, and with an InUseError while an index of the repository needs it.
 func (s *Store) DeleteManifest(ctx context.Context, repository string, d digest.Digest) error {
