@@ -28,7 +28,6 @@ func (s streams) greet(c *config.Config, e *entrance, directory string, l login)
 	if l.passwordFile != "" {
 		fmt.Fprintf(s.out, "  password   in %s\n", l.passwordFile)
 	}
-	fmt.Fprintf(s.out, "  next       %s\n", l.next(host))
 	if ca := e.source.CA(); ca != nil {
 		file := cmp.Or(c.HTTP.TLS.Auto.Certificate, filepath.Join(certificateDirectory(c.HTTP.TLS, directory), "ca.pem"))
 		how := trust.Line(host, ca)
@@ -37,6 +36,7 @@ func (s streams) greet(c *config.Config, e *entrance, directory string, l login)
 		}
 		fmt.Fprintf(s.out, "\nA machine trusts this registry (CA %s) after this;\nput the address that it uses in the place of %s:\n\n  %s\n\n", file, host, how)
 	}
+	fmt.Fprintf(s.out, "  next       %s\n", l.next(host))
 }
 
 // reachableAs is the HOST:PORT by which other machines most likely reach the listener.
