@@ -151,8 +151,8 @@ func TestHashPassword(t *testing.T) {
 		message string
 	}{
 		{"longest", 72, bcrypt.MinCost, ""},
-		{"too long", 73, bcrypt.MinCost, "it has 73 bytes, and bcrypt takes no more than 72"},
-		{"empty", 0, bcrypt.MinCost, "it is empty"},
+		{"too long", 73, bcrypt.MinCost, "has 73 bytes, and bcrypt takes no more than 72"},
+		{"empty", 0, bcrypt.MinCost, "the password is empty"},
 		{"cost too low", 8, 3, "cost 3 is not between 4 and 17"},
 		{"cost too high", 8, 18, "cost 18 is not between 4 and 17"},
 	} {

@@ -72,8 +72,8 @@ func (f *userFile) line(name string) int {
 	return -1
 }
 
-// edit replaces a file by what change makes of it, one process after the other. It never leaves a file that a registry
-// would refuse.
+// edit replaces a file by what change makes of it, one process after the other. It does not make a file that a registry would
+// refuse of one that it would take.
 func edit(path string, change func(*userFile) error) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
@@ -98,7 +98,8 @@ func edit(path string, change func(*userFile) error) error {
 	if len(f.lines) > 0 {
 		changed = strings.Join(f.lines, "\n") + "\n"
 	}
-	if _, err := ParseHtpasswd([]byte(changed)); err != nil {
+	_, before := ParseHtpasswd(data)
+	if _, err := ParseHtpasswd([]byte(changed)); err != nil && before == nil {
 		return fmt.Errorf("htpasswd file %s: %w", path, err)
 	}
 	return atomicfile.Write(path, []byte(changed), mode)

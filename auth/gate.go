@@ -204,6 +204,7 @@ func (g *Gate) reloadKeys(data []byte, err error) {
 	}
 	g.keys.Store(keys)
 	g.config.Log.Info("keys of tokens reloaded", "file", g.config.KeyFile)
+	g.config.Audit.Info("token keys changed", "subject", g.config.KeyFile)
 }
 
 // SetRules replaces the rules, for the next request on.
@@ -300,8 +301,12 @@ func (g *Gate) admitPassword(r *http.Request, user, password string, from Origin
 		return c, nil
 	case wrong:
 		g.config.Log.Warn("login failed", "user", clip(user), "remote", from.Remote, "request", from.Request)
-		g.auditFailure(user, from, "wrong user name or password")
-		return nil, g.unauthorized(r, g.hinted("wrong user name or password"))
+		why := "wrong user name or password"
+		if strings.HasPrefix(password, robotPrefix) {
+			why = "the token is wrong, revoked or has expired"
+		}
+		g.auditFailure(user, from, why)
+		return nil, g.unauthorized(r, g.hinted(why))
 	case busy:
 		g.auditFailure(user, from, "too many passwords are being checked")
 		return nil, &Refusal{Status: http.StatusServiceUnavailable, RetryAfter: found.wait,

@@ -283,8 +283,15 @@ func TestAuditAndLog(t *testing.T) {
 			t.Errorf("got %s", got)
 		}
 	}
+	for range failureBurst {
+		g.answer(basic("eve", "pass-word"+fmt.Sprint(time.Now())), base)
+	}
+	if got := g.answer(basic("eve", "pass-word"), base); got != "429" {
+		t.Errorf("got %s", got)
+	}
 	g.SetUsers(cheap(t, "bob", "zoe"))
 	for _, want := range []string{`"msg":"login failed","user":"ann","remote":"192.0.2.1","request":"id","reason":"wrong user name or password"`,
+		`"msg":"login failed","user":"eve","remote":"192.0.2.1","request":"id","reason":"too many failures"`,
 		`"msg":"user added","subject":"zoe","by":"admin socket"`, `"msg":"user removed","subject":"ann"`, `"msg":"user changed","subject":"bob"`} {
 		if !strings.Contains(audit.String(), want) {
 			t.Errorf("the audit log lacks %s:\n%s", want, audit.String())

@@ -83,7 +83,7 @@ func (u *Users) addLine(line string) error {
 
 func (u *Users) add(name, hash string) error {
 	if !validName(name) {
-		return fmt.Errorf("bad user name %q: it may not be empty, begin with '#', begin or end with a space, or have ':' or control characters", clip(name))
+		return fmt.Errorf("bad user name %q: it may not be empty, be '*', begin with '#', begin or end with a space, have ':' or control characters, or more than 255 bytes", clip(name))
 	}
 	if _, twice := u.hashes[name]; twice {
 		return fmt.Errorf("the user %q is there twice", name)
@@ -102,7 +102,7 @@ func (u *Users) add(name, hash string) error {
 
 // validName reports whether a client can send s as a user name (RFC 7617, section 2).
 func validName(s string) bool {
-	return s != "" && len(s) <= maxName && s[0] != '#' && strings.TrimSpace(s) == s && utf8.ValidString(s) && !strings.ContainsRune(s, ':') && !strings.ContainsFunc(s, unicode.IsControl)
+	return s != "" && s != "*" && len(s) <= maxName && s[0] != '#' && strings.TrimSpace(s) == s && utf8.ValidString(s) && !strings.ContainsRune(s, ':') && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 // checkHash returns the cost of a hash of the form $2y$05$ and 53 characters of salt and sum.

@@ -29,11 +29,11 @@ func GeneratePassword() string {
 func HashPassword(password []byte, cost int) (string, error) {
 	switch {
 	case len(password) == 0:
-		return "", errors.New("hash password: it is empty")
+		return "", errors.New("the password is empty")
 	case len(password) > maxPassword:
-		return "", fmt.Errorf("hash password: it has %d bytes, and bcrypt takes no more than %d", len(password), maxPassword)
+		return "", fmt.Errorf("the password has %d bytes, and bcrypt takes no more than %d", len(password), maxPassword)
 	case cost < bcrypt.MinCost || cost > MaxCost:
-		return "", fmt.Errorf("hash password: bcrypt cost %d is not between %d and %d", cost, bcrypt.MinCost, MaxCost)
+		return "", fmt.Errorf("bcrypt cost %d is not between %d and %d", cost, bcrypt.MinCost, MaxCost)
 	}
 	hash, err := bcrypt.GenerateFromPassword(password, cost)
 	if err != nil {

@@ -38,13 +38,13 @@ func NewRobot(id, name string, repositories []string, actions string) (*Robot, e
 	for _, s := range repositories {
 		p, err := glob.ParseRepository(s)
 		if err != nil {
-			return nil, fmt.Errorf("robot %s: %w", name, err)
+			return nil, fmt.Errorf("token %s: %w", name, err)
 		}
 		r.Patterns = append(r.Patterns, p)
 	}
 	var err error
 	if r.Actions, err = access.ParseActions(strings.Split(actions, ",")); err != nil {
-		return nil, fmt.Errorf("robot %s: %w", name, err)
+		return nil, fmt.Errorf("token %s: %w", name, err)
 	}
 	return r, nil
 }

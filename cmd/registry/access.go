@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"berth/auth/access"
+	"berth/config"
 	"berth/registry"
 
 	"github.com/spf13/cobra"
@@ -66,6 +67,12 @@ func (s streams) explainAccess(args []string, user, repository, action string) (
 	c, _, err := s.loadConfig(args)
 	if err != nil {
 		return access.Explanation{}, err
+	}
+	switch c.Auth.Method {
+	case config.AuthNone:
+		return access.Explanation{Allowed: true, Because: "auth is none: everybody may do everything"}, nil
+	case config.AuthToken:
+		return access.Explanation{}, errors.New("auth is token: the scopes in that server's tokens decide, not rules")
 	}
 	rules, err := compileRules(c)
 	if err != nil {

@@ -441,6 +441,13 @@ func TestAccessCheck(t *testing.T) {
 			t.Errorf("%s: got %v", test.args, err)
 		}
 	}
+	if out, _, err := command(t, []string{"REGISTRY_AUTH=none"}, "access", "check", "--anonymous", "--repository", "a", "--action", "delete"); err != nil || !strings.HasPrefix(out, "allowed: auth is none") {
+		t.Errorf("without authentication: %q, %v", out, err)
+	}
+	token := []string{"REGISTRY_AUTH={token: {realm: 'https://a', service: s, issuer: i, jwks: j}}"}
+	if _, _, err := command(t, token, "access", "check", "--user", "ann", "--repository", "a"); err == nil || !strings.Contains(err.Error(), "the scopes in that server's tokens decide") {
+		t.Errorf("with another server's tokens: %v", err)
+	}
 	if _, _, err := command(t, append(environ, "REGISTRY_ACCESS=[{repositories: [a], users: [b]}]"), "config", "check"); err == nil || !strings.Contains(err.Error(), "access: rule 1: actions are missing") {
 		t.Errorf("a rule without actions: %v", err)
 	}

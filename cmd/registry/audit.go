@@ -37,6 +37,18 @@ func (s streams) openAudit(c config.Audit, log *slog.Logger) (auditLog, error) {
 	return auditLog{slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{ReplaceAttr: auditAttr})), file}, nil
 }
 
+// openCommandAudit is openAudit for a command that changes something without a server. That it can't be recorded is no reason
+// to leave a token in the wrong hands.
+func (s streams) openCommandAudit(c config.Audit) auditLog {
+	audit, err := s.openAudit(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		fmt.Fprintln(s.errOut, "warning: this is not recorded:", err)
+		audit = auditLog{Logger: slog.New(slog.DiscardHandler)}
+	}
+	audit.Logger = audit.With("by", "command line")
+	return audit
+}
+
 // auditAttr names the message what it is, and leaves out the level: there is one.
 func auditAttr(groups []string, a slog.Attr) slog.Attr {
 	switch {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 
 	"berth/config"
 	"berth/tls/trust"
@@ -16,6 +17,9 @@ func (s streams) greet(c *config.Config, e *entrance, directory string, l login)
 	if c.HTTP.TLS.Mode == config.TLSOff {
 		scheme = "http"
 	}
+	if c.Audit.Output == "stdout" {
+		s.out = s.errOut // records alone go there
+	}
 	addr := e.listener.Addr()
 	fmt.Fprintf(s.out, "Berth %s\n", versionString())
 	if addr.Network() == "unix" {
@@ -23,7 +27,7 @@ func (s streams) greet(c *config.Config, e *entrance, directory string, l login)
 		return
 	}
 	host := reachableAs(c.HTTP, addr)
-	fmt.Fprintf(s.out, "  listening  %s (%s://%s)\n", addr, scheme, host)
+	fmt.Fprintf(s.out, "  listening  %s (%s://%s%s)\n", addr, scheme, host, strings.TrimSuffix(c.HTTP.Prefix, "/"))
 	fmt.Fprintf(s.out, "  data       %s\n", directory)
 	if l.passwordFile != "" {
 		fmt.Fprintf(s.out, "  password   in %s\n", l.passwordFile)

@@ -70,8 +70,9 @@ func (l *reloader) reload() {
 	if !sameButRules(*c, *l.used) {
 		l.log.Warn("the configuration has changes that count from the next start on; access rules and groups count now")
 	}
+	changed := !reflect.DeepEqual(c.Access, l.used.Access) || !reflect.DeepEqual(c.Groups, l.used.Groups)
 	l.used = c
-	if l.login.gate == nil {
+	if l.login.gate == nil || !changed {
 		return
 	}
 	rules, err := compileRules(c)

@@ -59,17 +59,17 @@ func (s streams) withSteward(ctx context.Context, c *config.Config, fn func(stew
 	if !errors.Is(err, errNoServer) {
 		return err
 	}
+	if _, err := os.Stat(metadataPath(c, directory)); err != nil {
+		return fmt.Errorf("there is no registry in %s: name its configuration, or start it once: %w", directory, err)
+	}
 	stores, err := openStores(ctx, c, s.environ, 0, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stores.close()) }()
-	audit, err := s.openAudit(c.Audit, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
+	audit := s.openCommandAudit(c.Audit)
 	defer func() { err = errors.Join(err, audit.close()) }()
-	return fn(localSteward{stores: stores, audit: audit.Logger.With("by", "command line"), method: c.Auth.Method})
+	return fn(localSteward{stores: stores, audit: audit.Logger, method: c.Auth.Method})
 }
 
 // localSteward works on open stores, those of a server among them.
@@ -92,6 +92,9 @@ func (l localSteward) makeRobot(ctx context.Context, r robotRequest) (robotMade,
 	if err := checkRobotName(r.Name); err != nil {
 		return robotMade{}, err
 	}
+	for i, name := range r.Actions {
+		r.Actions[i] = strings.TrimSpace(name) // as in "pull, push"
+	}
 	actions, err := access.ParseActions(r.Actions)
 	if err != nil {
 		return robotMade{}, badRequest{err}
@@ -112,7 +115,11 @@ func (l localSteward) makeRobot(ctx context.Context, r robotRequest) (robotMade,
 	if err != nil {
 		return robotMade{}, err
 	}
-	l.audit.Info("token created", "subject", "robot:"+r.Name, "repositories", r.Repositories, "actions", actions.String(), "expires", kept.ExpiresAt)
+	attrs := []any{"subject", "robot:" + r.Name, "repositories", r.Repositories, "actions", actions.String()}
+	if !kept.ExpiresAt.IsZero() {
+		attrs = append(attrs, "expires", kept.ExpiresAt)
+	}
+	l.audit.Info("token created", attrs...)
 	return robotMade{kept, secret}, nil
 }
 

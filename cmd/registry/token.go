@@ -77,11 +77,13 @@ func parseLifetime(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		var n uint64
-		n, err = strconv.ParseUint(days, 10, 16)
+		if n, err = strconv.ParseUint(days, 10, 16); n > 36500 {
+			n = 0
+		}
 		d = time.Duration(n) * 24 * time.Hour
 	}
 	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("--expires: %q is no time such as 90d or 12h: use never for one that does not end", s)
+		return 0, fmt.Errorf("--expires: %q is no time from now, such as 90d or 12h, up to 36500d: use never for one that does not end", s)
 	}
 	return d, nil
 }
@@ -167,7 +169,7 @@ func tokenRotateCommand(s streams) *cobra.Command {
 newest of the old ones, so that tokens that are out are good until they end. The access tokens of registry token create are
 not signed, and stay. A running server takes notice within a second. Refresh tokens that the dropped keys signed end.`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(command *cobra.Command, args []string) error {
 			c, _, err := s.loadConfig(args)
 			if err != nil {
 				return err
@@ -183,7 +185,8 @@ not signed, and stay. A running server takes notice within a second. Refresh tok
 			if err := auth.RotateKeyFile(path); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(s.out, "there is a new key in %s\n", path)
+			s.recordOffline(command.Context(), c, "token keys changed", path)
+			_, err = fmt.Fprintf(s.out, "there is a new key in %s; the one before stays good until the next rotation: after a leak, rotate twice\n", path)
 			return err
 		},
 	}

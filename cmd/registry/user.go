@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 
@@ -53,12 +55,16 @@ func userAddCommand(s streams, f *userFlags) *cobra.Command {
 		Example: `  registry user add ann
   registry user add ann --file ./htpasswd --password-stdin < password`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: func(_ *cobra.Command, args []string) error {
-			path, err := s.userFile(f, args[1:])
+		RunE: func(command *cobra.Command, args []string) error {
+			path, c, err := s.userFile(f, args[1:])
 			if err != nil {
 				return err
 			}
-			return s.setPassword(f, args[0], "added to "+path, func(hash string) error { return auth.AddUser(path, args[0], hash) })
+			err = s.setPassword(f, args[0], "added to "+path, func(hash string) error { return auth.AddUser(path, args[0], hash) })
+			if err == nil {
+				s.recordOffline(command.Context(), c, "user added", args[0])
+			}
+			return err
 		},
 	}
 	f.addPassword(command)
@@ -72,7 +78,7 @@ func userPasswdCommand(s streams, f *userFlags) *cobra.Command {
 		Long:  "Change a user's password. Who used the old one, or a token that it was exchanged for, is out at once.",
 		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(command *cobra.Command, args []string) error {
-			path, err := s.userFile(f, args[1:])
+			path, c, err := s.userFile(f, args[1:])
 			if errors.Is(err, errNoUserFile) && args[0] == initialUser {
 				return s.setPassword(f, initialUser, "changed", func(hash string) error {
 					return s.steward(command, args[1:], func(st steward) error { return st.setInitialPassword(command.Context(), hash) })
@@ -81,7 +87,11 @@ func userPasswdCommand(s streams, f *userFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.setPassword(f, args[0], "changed in "+path, func(hash string) error { return auth.SetPassword(path, args[0], hash) })
+			err = s.setPassword(f, args[0], "changed in "+path, func(hash string) error { return auth.SetPassword(path, args[0], hash) })
+			if err == nil {
+				s.recordOffline(command.Context(), c, "user changed", args[0])
+			}
+			return err
 		},
 	}
 	f.addPassword(command)
@@ -93,14 +103,15 @@ func userRemoveCommand(s streams, f *userFlags) *cobra.Command {
 		Use:   "remove NAME [CONFIG]",
 		Short: "Remove a user, who is out at once",
 		Args:  cobra.RangeArgs(1, 2),
-		RunE: func(_ *cobra.Command, args []string) error {
-			path, err := s.userFile(f, args[1:])
+		RunE: func(command *cobra.Command, args []string) error {
+			path, c, err := s.userFile(f, args[1:])
 			if err != nil {
 				return err
 			}
 			if err := auth.RemoveUser(path, args[0]); err != nil {
 				return err
 			}
+			s.recordOffline(command.Context(), c, "user removed", args[0])
 			_, err = fmt.Fprintf(s.out, "user %s is removed from %s\n", args[0], path)
 			return err
 		},
@@ -115,7 +126,7 @@ func userListCommand(s streams, f *userFlags) *cobra.Command {
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			names := []string{initialUser}
-			path, err := s.userFile(f, args)
+			path, _, err := s.userFile(f, args)
 			if err == nil {
 				var users *auth.Users
 				if users, err = auth.OpenHtpasswd(path); err == nil {
@@ -142,22 +153,49 @@ func userListCommand(s streams, f *userFlags) *cobra.Command {
 var errNoUserFile = errors.New("the configuration has no htpasswd file, only the user admin: set auth.htpasswd.path " +
 	"(REGISTRY_AUTH_HTPASSWD_PATH), or name a file with --file")
 
-// userFile returns the file to work on. It fails with errNoUserFile.
-func (s streams) userFile(f *userFlags, args []string) (string, error) {
+// userFile returns the file to work on, and the configuration that names it, nil where --file does. It fails with
+// errNoUserFile.
+func (s streams) userFile(f *userFlags, args []string) (string, *config.Config, error) {
+	if f.file != "" && len(args) > 0 {
+		return "", nil, fmt.Errorf("%q is too much: CONFIG and --file can't be used together", args[0])
+	}
 	if f.file != "" {
-		return f.file, nil
+		return f.file, nil, nil
 	}
 	c, _, err := s.loadConfig(args)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	switch c.Auth.Method {
 	case config.AuthHTPasswd:
-		return c.Auth.HTPasswd.Path, nil
+		return c.Auth.HTPasswd.Path, c, nil
 	case config.AuthInitial:
-		return "", errNoUserFile
+		return "", c, errNoUserFile
 	}
-	return "", fmt.Errorf("the configuration has no users: auth is %s; name an htpasswd file with --file", c.Auth.Method)
+	return "", c, fmt.Errorf("the configuration has no users: auth is %s; name an htpasswd file with --file", c.Auth.Method)
+}
+
+// recordOffline records a change of a file, unless a server runs, which notices and records it.
+func (s streams) recordOffline(ctx context.Context, c *config.Config, event, subject string) {
+	if c == nil || c.Audit.Output == "" || s.serverRuns(ctx, c) {
+		return
+	}
+	audit := s.openCommandAudit(c.Audit)
+	audit.Info(event, "subject", subject)
+	_ = audit.close() // what it wrote is written
+}
+
+// serverRuns reports whether a server answers on the admin socket.
+func (s streams) serverRuns(ctx context.Context, c *config.Config) bool {
+	directory, err := dataDirectory(c, s.environ)
+	if err != nil {
+		return false
+	}
+	response, err := adminRequest(ctx, directory, http.MethodGet, "/health", nil)
+	if err != nil {
+		return false
+	}
+	return response.Body.Close() == nil
 }
 
 // setPassword gets a password and hands its hash to set.

@@ -31,8 +31,10 @@ func TestUserCommands(t *testing.T) {
 	}{
 		{[]string{"add", "ann", "--generate"}, "there is such a user already: ann"},
 		{[]string{"add", "eve"}, "no terminal to ask for the password: use --password-stdin or --generate"},
-		{[]string{"add", "eve", "--password-stdin"}, "hash password: it is empty"},
+		{[]string{"add", "eve", "--password-stdin"}, "the password is empty"},
 		{[]string{"add", "eve", "--generate", "--cost", "40"}, "bcrypt cost 40 is not between 4 and 17"},
+		{[]string{"add", "*", "--generate"}, "bad user name"},
+		{[]string{"list", "config.yml", "--file", path}, "can't be used together"},
 		{[]string{"add", "e:ve", "--generate"}, "may not have a colon"},
 		{[]string{"passwd", "eve", "--generate"}, "there is no such user: eve"},
 		{[]string{"remove", "eve"}, "there is no such user: eve"},
@@ -114,6 +116,38 @@ func TestAdminPassword(t *testing.T) {
 		t.Error("after a restart it knows the wrong one")
 	}
 	r.end(t)
+}
+
+// TestChangesWithoutAServer are recorded by the command that makes them. That they can't be recorded stops none.
+func TestChangesWithoutAServer(t *testing.T) {
+	path, audit, data := users(t, "ann"), filepath.Join(t.TempDir(), "audit", "log"), t.TempDir()
+	environ := []string{"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + data, "REGISTRY_HTTP_ADDR=127.0.0.1:0", "REGISTRY_AUTH=htpasswd",
+		"REGISTRY_AUTH_HTPASSWD_PATH=" + path, "REGISTRY_AUDIT_OUTPUT=" + audit}
+	create := []string{"token", "create", "--name", "ci", "--repositories", "**", "--actions", "pull, push"}
+	if _, _, err := command(t, environ, create...); err == nil || !strings.Contains(err.Error(), "there is no registry in "+data) {
+		t.Errorf("without a registry: %v", err)
+	}
+	serve(t, data, "REGISTRY_HTTP_TLS_MODE=off").end(t)
+	if _, stderr, err := command(t, environ, create...); err != nil || !strings.Contains(stderr, "this is not recorded") {
+		t.Errorf("without a directory for the log: %v, %q", err, stderr)
+	}
+	if err := os.Mkdir(filepath.Dir(audit), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"token", "revoke", "ci"}, {"user", "passwd", "ann", "--generate", "--cost", "4"}, {"user", "remove", "ann"}, {"token", "rotate-key"}} {
+		if _, _, err := command(t, environ, args...); err != nil {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	records, err := os.ReadFile(audit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"token revoked", "user changed", "user removed", "token keys changed"} {
+		if !strings.Contains(string(records), `"event":"`+want+`","by":"command line"`) {
+			t.Errorf("%q is not recorded:\n%s", want, records)
+		}
+	}
 }
 
 func TestTokenCommands(t *testing.T) {
