@@ -34,7 +34,7 @@ const (
 	tryTimeout = 10 * time.Second
 	// refusalDelay is how long a client waits for hearing that it tries too often. A loop without pauses is slowed down by
 	// it, and costs others nothing.
-	refusalDelay = 100 * time.Millisecond
+	refusalDelay = 200 * time.Millisecond
 )
 
 // passwords checks user names and passwords against the users of the moment. bcrypt takes some 50 ms, so a credential that
@@ -186,8 +186,8 @@ func (p *passwords) compare(c keyed, hash []byte, password, from string, known b
 		p.turns.give()
 		return right
 	}
-	// A failure leaves its turn unused for as long as it took: however many try, they get half of the time at most.
-	time.AfterFunc(time.Since(began), p.turns.give)
+	// A failure leaves its turn unused for twice as long as it took: however many try, they get a third of the time at most.
+	time.AfterFunc(2*time.Since(began), p.turns.give)
 	return wrong
 }
 
