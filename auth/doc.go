@@ -7,10 +7,10 @@
 //
 // It guarantees that a user who is removed, a password that is changed, a robot that is revoked and a rule that is taken away
 // count from the next request on, once the file or the store says so, whatever tokens are out. A wrong password and an
-// unknown user take the same time where all hashes have the same cost. Passwords are kept nowhere, not even
-// their plain hashes; neither they nor hashes or tokens get into errors or logs. Wrong passwords cost at most a third of
-// the processors (a sixth, where there are two or more), and each user at each address has few of them; a credential that was good before is not affected by that, except
-// after a restart. As everywhere with bcrypt, only the first 72 bytes of a password count.
+// unknown user take the same time where all hashes have the same cost. Passwords are kept nowhere, not even their plain
+// hashes; neither they nor hashes or tokens get into errors or logs. Wrong passwords cost at most a third of the processors (a
+// sixth, where there are two or more), and each user at each address has few of them; a credential that was good before is
+// not affected by that, except after a restart. As everywhere with bcrypt, only the first 72 bytes of a password count.
 //
 // It does not know what is in the registry, so that its answers tell nothing of that.
 //
