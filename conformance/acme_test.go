@@ -52,6 +52,9 @@ func TestACME(t *testing.T) {
 		t.Errorf("the certificate of %v was renewed on %v", first.NotBefore, renewed.NotBefore)
 	}
 
+	if err := getWith(ctx, pebble.file(t), "https://"+acmeHost+"/trust/ca.crt", address, settings.Certificates); err == nil || err.Error() != "got 404 Not Found" {
+		t.Errorf("the CA of a registry that has none: %v", err)
+	}
 	pebble.Kill()
 	if err := registry.Stop(ctx); err != nil {
 		t.Fatal(err)
@@ -209,8 +212,27 @@ func writeJSON(t *testing.T, path string, value any) {
 	}
 }
 
+// file writes that root to a file, as PEM, and returns its path.
+func (p pebble) file(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "root.pem")
+	if err := os.WriteFile(path, p.rootPEM(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // root returns the root of the certificates that Pebble makes, another at each start.
 func (p pebble) root(t *testing.T) *x509.CertPool {
+	t.Helper()
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(p.rootPEM(t)) {
+		t.Fatal("Pebble's root can't be read")
+	}
+	return roots
+}
+
+func (p pebble) rootPEM(t *testing.T) []byte {
 	t.Helper()
 	transport, err := p.Transport()
 	if err != nil {
@@ -226,11 +248,7 @@ func (p pebble) root(t *testing.T) *x509.CertPool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(body) {
-		t.Fatalf("Pebble's root is %s, %q", response.Status, body)
-	}
-	return roots
+	return body
 }
 
 // serveNames runs a name server that knows this machine for every name, and returns its address.

@@ -88,6 +88,10 @@ func TestCompileRefuses(t *testing.T) {
 			t.Errorf("%+v: got %v", test.rule, err)
 		}
 	}
+	_, err := Compile([]Rule{{}, {Repositories: all, Anonymous: []string{"pull"}}, {Repositories: all}}, nil)
+	if err == nil || !strings.Contains(err.Error(), "rule 1: ") || !strings.Contains(err.Error(), "rule 3: ") || strings.Contains(err.Error(), "rule 2: ") {
+		t.Errorf("of two bad rules: %v", err)
+	}
 	for _, member := range []string{"", Everybody} {
 		if _, err := Compile(nil, map[string][]string{"devs": {member}}); err == nil {
 			t.Errorf("the member %q was taken", member)

@@ -7,7 +7,7 @@
 //
 // It does not know who a client is, and does not check that the users of a rule exist.
 //
-// It fails in Compile only, with the number of the rule.
+// It fails in Compile only, with the numbers of the rules.
 package access
 
 import (
@@ -49,24 +49,30 @@ type compiled struct {
 	actions, anonymous Actions
 }
 
-// Compile checks rules and the groups that they name, and makes them quick to decide by.
+// Compile checks rules and the groups that they name, and makes them quick to decide by. Its error has a line for each rule
+// with a mistake.
 func Compile(rules []Rule, groups map[string][]string) (*Rules, error) {
 	r := &Rules{root: &node{}}
+	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
 		if slices.Contains(groups[name], "") || slices.Contains(groups[name], Everybody) {
-			return nil, fmt.Errorf("groups: %s: a member is a user's name, not %q", name, Everybody)
+			problems = append(problems, fmt.Errorf("groups: %s: a member is a user's name, not %q", name, Everybody))
 		}
 	}
 	for i, rule := range rules {
 		c, err := compile(rule, groups)
 		if err != nil {
-			return nil, fmt.Errorf("access: rule %d: %w", i+1, err)
+			problems = append(problems, fmt.Errorf("access: rule %d: %w", i+1, err))
+			continue
 		}
 		r.rules = append(r.rules, c)
 		r.anonymous = r.anonymous || c.anonymous != None
 		for _, p := range c.patterns {
 			r.root.insert(p.Segments()).add(c)
 		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
