@@ -85,6 +85,20 @@ func TestWriteAll(t *testing.T) {
 	}
 }
 
+// TestOverwrite is the way of files that are mounted by themselves.
+func TestOverwrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for _, content := range []string{"first", "second, longer", "", "x"} {
+		if err := os.WriteFile(path, []byte("before"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := overwrite(path, []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		want(t, path, content, 0o600)
+	}
+}
+
 func TestSweep(t *testing.T) {
 	directory := t.TempDir()
 	for name, age := range map[string]time.Duration{".new-1": 2 * time.Hour, ".new-2": 0, "file": 2 * time.Hour} {

@@ -18,7 +18,7 @@ import (
 	"berth/filewatch"
 )
 
-// Config says who is known and what they may do. Users or External has to be given.
+// Config says who is known and what they may do. One of Htpasswd, Users and External has to be given.
 type Config struct {
 	// Realm is what clients show when they ask for a password.
 	Realm string
@@ -35,7 +35,7 @@ type Config struct {
 	// KeyFile has the keys that sign tokens (package token). When MakeKeys is set it is made if missing. Changes are noticed.
 	KeyFile  string
 	MakeKeys bool
-	// TokenPath is the path of the endpoint that Tokens serves.
+	// TokenPath is the path of the endpoint that ServeToken is for.
 	TokenPath string
 	// TokenLifetime is how long a token is good for, at least token.MinLifetime.
 	TokenLifetime time.Duration

@@ -30,6 +30,8 @@ const (
 	maxToken = 16 << 10 // bytes
 	// remembered is how many verified tokens are kept, so that the next request with one is spared the signature.
 	remembered = 10_000
+	// rememberable bounds what is kept of each: anybody can have tokens made with much in them, and few do.
+	rememberable = 1 << 10 // bytes
 )
 
 // Claims are what a token says.
@@ -194,10 +196,18 @@ func (m *Memory) Verify(v Verifier, raw string, now time.Time) (Claims, error) {
 		return c, c.inTime(now)
 	}
 	c, err := v.Verify(raw, now)
-	if err == nil {
+	if err == nil && c.size() <= rememberable {
 		m.known.Set(key, c)
 	}
 	return c, err
+}
+
+// size is about how many bytes the claims take.
+func (c Claims) size() (n int) {
+	for _, s := range c.Access {
+		n += len(s.String())
+	}
+	return n
 }
 
 // Close ends what the memory does in the background.

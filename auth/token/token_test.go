@@ -286,6 +286,23 @@ func TestMemory(t *testing.T) {
 	if v.asked != 3 {
 		t.Errorf("asked %d times: what was wrong is not to be remembered", v.asked)
 	}
+	large := claims()
+	for i := range 100 {
+		large.Access = append(large.Access, Scope{TypeRepository, fmt.Sprint("repository", i), []string{"pull"}})
+	}
+	big, err := keys.Issue(large, now, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.asked = 0
+	for range 2 {
+		if _, err := m.Verify(v, big, now); err != nil {
+			t.Error(err)
+		}
+	}
+	if v.asked != 2 {
+		t.Errorf("asked %d times: what is large is not to be remembered", v.asked)
+	}
 	other, _ := newKeys(t)
 	if _, err := m.Verify(other, raw, now); err == nil {
 		t.Error("other keys vouch for what these found good")
