@@ -49,7 +49,9 @@ type Config struct {
 	GC         GC                  `yaml:"gc"`
 	Validation Validation          `yaml:"validation"`
 	Policy     Policy              `yaml:"policy,omitempty"`
-	Catalog    Catalog             `yaml:"catalog"`
+	// Indexes say of which tags for single platforms the registry makes indexes.
+	Indexes []IndexRule `yaml:"indexes,omitempty"`
+	Catalog Catalog     `yaml:"catalog"`
 }
 
 // Log says what is logged and how.
@@ -367,6 +369,23 @@ type PlatformPolicy struct {
 	Require []string `yaml:"require"`
 	// On says what becomes of a push that lacks one: warn, which is what empty means, or reject.
 	On string `yaml:"on,omitempty" oneof:"warn reject"`
+}
+
+// IndexRule says of which tags for single platforms the registry makes an index.
+type IndexRule struct {
+	// Repositories are patterns.
+	Repositories []string `yaml:"repositories"`
+	// From are patterns of tags, such as {tag}-{arch}. None stands for IndexPatterns.
+	From []string `yaml:"from,omitempty"`
+	// Require are platforms, such as linux/arm/v7, without which the tag of the index does not move.
+	Require []string `yaml:"require,omitempty"`
+	// Within leaves out what was pushed longer ago than that before the newest. Zero leaves out nothing.
+	Within time.Duration `yaml:"within,omitempty"`
+}
+
+// IndexPatterns are the patterns of an index rule that has none.
+func IndexPatterns() []string {
+	return []string{"{arch}", "{tag}-{arch}", "{tag}-{os}-{arch}{variant}"}
 }
 
 // Catalog is about the list of all repositories.

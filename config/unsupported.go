@@ -35,7 +35,6 @@ func unsupported() []row {
 		// Berth's own keys.
 		{key: "gc.rate"},
 		{key: "immutability", refused: true, note: remove},
-		{key: "indexes", refused: true, note: "see validation.manifests.indexes"},
 		{key: "metadata.postgres", below: "dsn", refused: true, note: "use metadata.sqlite.path"},
 		{key: "policy.repository", below: "classes", refused: true, note: remove},
 		{key: "quota", refused: true, note: remove},

@@ -39,7 +39,7 @@ func (s *Service) checkCoverage(ctx context.Context, repository string, m manife
 				}
 				looked = true
 			}
-			missing := policy.missing(covered)
+			missing := lacks(covered, policy.Require)
 			if !image || len(missing) == 0 {
 				continue
 			}
@@ -53,8 +53,9 @@ func (s *Service) checkCoverage(ctx context.Context, repository string, m manife
 	return warnings, nil
 }
 
-func (p CoveragePolicy) missing(covered []manifest.Platform) (missing []manifest.Platform) {
-	for _, wanted := range p.Require {
+// lacks returns which of the platforms that are required are not among those that are covered.
+func lacks(covered, required []manifest.Platform) (missing []manifest.Platform) {
+	for _, wanted := range required {
 		if !slices.ContainsFunc(covered, wanted.Includes) {
 			missing = append(missing, wanted)
 		}

@@ -9,3 +9,9 @@ func (s *Service) SessionUsers(repository, id string) int {
 	}
 	return 0
 }
+
+// MatchTag and TagsOf are what assembly reads tags with.
+var (
+	MatchTag = matchTag
+	TagsOf   = tagsOf
+)

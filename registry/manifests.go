@@ -69,6 +69,10 @@ func (s *Service) PutManifest(ctx context.Context, repository string, p Manifest
 	if err := s.room(); err != nil {
 		return ManifestPushed{}, err
 	}
+	assemblies := s.assemblies(repository, facts.Tags, p.User)
+	for _, a := range assemblies {
+		facts.Assemblies = append(facts.Assemblies, a.facts())
+	}
 	err = s.facts.PutManifest(ctx, repository, facts)
 	var missing *metadata.MissingError
 	if errors.As(err, &missing) {
@@ -77,8 +81,17 @@ func (s *Service) PutManifest(ctx context.Context, repository string, p Manifest
 	if err != nil {
 		return ManifestPushed{}, explain(err, nil, "put manifest %s", facts.Digest)
 	}
-	d := Descriptor{MediaType: facts.MediaType, Digest: facts.Digest, Size: facts.Size}
-	return ManifestPushed{Descriptor: d, Subject: facts.Subject, Warnings: warnings}, nil
+	pushed := ManifestPushed{
+		Descriptor: Descriptor{MediaType: facts.MediaType, Digest: facts.Digest, Size: facts.Size},
+		Subject:    facts.Subject, Warnings: warnings,
+	}
+	for _, a := range assemblies {
+		pushed.Warnings = append(pushed.Warnings, a.warnings...)
+		if a.made != "" {
+			pushed.Assembled = append(pushed.Assembled, Assembled{Tag: a.tag, Digest: a.made})
+		}
+	}
+	return pushed, nil
 }
 
 // readManifest checks what can be checked of a pushed manifest by itself, and returns it with the facts of it.
@@ -215,10 +228,10 @@ func list(digests []digest.Digest) string {
 	return b.String()
 }
 
-// DeleteManifest removes a manifest and the tags that point to it. It fails with ErrManifestUnknown, and with
-// ErrConflict while an index of the repository needs it.
+// DeleteManifest removes a manifest, the tags that point to it, and its entry in indexes that the registry assembled. It fails
+// with ErrManifestUnknown, and with ErrConflict while an index of the repository needs it that a client pushed.
 func (s *Service) DeleteManifest(ctx context.Context, repository string, d digest.Digest) error {
-	err := s.facts.DeleteManifest(ctx, repository, d)
+	err := s.facts.DeleteManifest(ctx, repository, d, s.withoutAbsent)
 	var used *metadata.InUseError
 	if errors.As(err, &used) {
 		return ErrConflict.Withf("manifest %s is part of the index %s: delete the index first", d, list(used.By)).Detailed(used.By)

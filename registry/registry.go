@@ -73,6 +73,8 @@ type ManifestPushed struct {
 	Descriptor
 	// Subject is the digest of the manifest that the pushed one refers to, or empty.
 	Subject digest.Digest
+	// Assembled are the indexes that the registry made of the push.
+	Assembled []Assembled
 	// Warnings are sentences for the person who pushed, which changed nothing.
 	Warnings []string
 }

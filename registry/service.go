@@ -23,6 +23,8 @@ type Config struct {
 	SparseImages bool
 	// Coverage says which platforms tags have to be for.
 	Coverage []CoveragePolicy
+	// Indexes says of which tags the registry makes indexes. The first rule that matches a tag counts.
+	Indexes []IndexRule
 	// URLAllowed reports whether a layer that is kept elsewhere may be at a URL. Nil allows all.
 	URLAllowed func(url string) bool
 }
@@ -35,6 +37,7 @@ type Service struct {
 	sparseImages  bool
 	urlAllowed    func(url string) bool
 	coverage      []CoveragePolicy
+	indexes       []IndexRule
 	sessions      sessions
 	buffers       buffers
 }
@@ -50,6 +53,7 @@ func New(c Config) *Service {
 	return &Service{
 		blobs: c.Blobs, facts: c.Metadata,
 		childRequired: c.ChildRequired, sparseImages: c.SparseImages, urlAllowed: c.URLAllowed, coverage: c.Coverage,
+		indexes: c.Indexes,
 	}
 }
 

@@ -42,7 +42,8 @@ func (s streams) loadConfig(args []string) (*config.Config, []string, error) {
 	}
 	_, rulesErr := compileRules(c)
 	_, policyErr := coverage(c.Policy)
-	if err := errors.Join(rulesErr, policyErr); err != nil {
+	_, indexErr := indexRules(c.Indexes)
+	if err := errors.Join(rulesErr, policyErr, indexErr); err != nil {
 		return nil, nil, fmt.Errorf("the configuration has problems:\n%w", err)
 	}
 	return c, warnings, nil

@@ -29,27 +29,81 @@ func coveragePolicy(c config.PlatformPolicy) (registry.CoveragePolicy, error) {
 	if len(c.Repositories) == 0 || len(c.Require) == 0 {
 		return policy, errors.New(`it needs repositories, such as ["**"], and require, such as [linux/amd64, linux/arm/v7]`)
 	}
-	for _, s := range c.Require {
-		p, err := manifest.ParsePlatform(s)
-		if err != nil {
-			return policy, fmt.Errorf("require: %w", err)
-		}
-		policy.Require = append(policy.Require, p)
-	}
 	var err error
+	if policy.Require, err = platforms(c.Require); err != nil {
+		return policy, err
+	}
 	policy.Applies, err = tagMatcher(c.Repositories, c.Tags)
 	return policy, err
 }
 
-// tagMatcher reports whether a tag of a repository matches patterns for both. No patterns for tags match all.
-func tagMatcher(repositories, tags []string) (func(repository, tag string) bool, error) {
+func platforms(require []string) (all []manifest.Platform, err error) {
+	for _, s := range require {
+		p, err := manifest.ParsePlatform(s)
+		if err != nil {
+			return nil, fmt.Errorf("require: %w", err)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// indexRules reads the rules by which the registry makes indexes.
+func indexRules(c []config.IndexRule) ([]registry.IndexRule, error) {
+	var all []registry.IndexRule
+	for i, r := range c {
+		rule, err := indexRule(r)
+		if err != nil {
+			return nil, fmt.Errorf("indexes.%d: %w", i, err)
+		}
+		all = append(all, rule)
+	}
+	return all, nil
+}
+
+func indexRule(c config.IndexRule) (rule registry.IndexRule, err error) {
+	if len(c.Repositories) == 0 {
+		return rule, errors.New(`it needs repositories, such as ["**"]`)
+	}
+	if rule.Applies, err = repositoryMatcher(c.Repositories); err != nil {
+		return rule, err
+	}
+	from := c.From
+	if len(from) == 0 {
+		from = config.IndexPatterns()
+	}
+	for _, s := range from {
+		p, err := registry.ParseTagPattern(s)
+		if err != nil {
+			return rule, fmt.Errorf("from: %w", err)
+		}
+		rule.From = append(rule.From, p)
+	}
+	rule.Within = c.Within
+	rule.Require, err = platforms(c.Require)
+	return rule, err
+}
+
+// repositoryMatcher reports whether a repository matches one of some patterns.
+func repositoryMatcher(patterns []string) (func(repository string) bool, error) {
 	var names []glob.Pattern
-	for _, s := range repositories {
+	for _, s := range patterns {
 		p, err := glob.ParseRepository(s)
 		if err != nil {
 			return nil, fmt.Errorf("repositories: %w", err)
 		}
 		names = append(names, p)
+	}
+	return func(repository string) bool {
+		return slices.ContainsFunc(names, func(p glob.Pattern) bool { return p.Match(repository) })
+	}, nil
+}
+
+// tagMatcher reports whether a tag of a repository matches patterns for both. No patterns for tags match all.
+func tagMatcher(repositories, tags []string) (func(repository, tag string) bool, error) {
+	named, err := repositoryMatcher(repositories)
+	if err != nil {
+		return nil, err
 	}
 	var labels []glob.Tag
 	for _, s := range tags {
@@ -60,7 +114,7 @@ func tagMatcher(repositories, tags []string) (func(repository, tag string) bool,
 		labels = append(labels, p)
 	}
 	return func(repository, tag string) bool {
-		return slices.ContainsFunc(names, func(p glob.Pattern) bool { return p.Match(repository) }) &&
+		return named(repository) &&
 			(len(labels) == 0 || slices.ContainsFunc(labels, func(p glob.Tag) bool { return p.Match(tag) }))
 	}, nil
 }

@@ -125,7 +125,8 @@ func (l *reloader) tasks(others ...func(context.Context)) []func(context.Context
 
 func apiHandler(c *config.Config, s *stores, l *reloader) http.Handler {
 	relative := c.HTTP.RelativeURLs
-	policies, _ := coverage(c.Policy) // loading the configuration found no fault with it
+	policies, _ := coverage(c.Policy)   // loading the configuration found no fault with it,
+	indexes, _ := indexRules(c.Indexes) // nor with these
 	settings := api.Config{
 		Service: registry.New(registry.Config{
 			Blobs:         s.blobs,
@@ -133,6 +134,7 @@ func apiHandler(c *config.Config, s *stores, l *reloader) http.Handler {
 			ChildRequired: childRequired(c.Validation),
 			SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
 			Coverage:      policies,
+			Indexes:       indexes,
 			URLAllowed:    urlAllowed(c.Validation),
 		}),
 		Audit:          l.audit.Logger,

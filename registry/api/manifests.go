@@ -88,6 +88,9 @@ func (h *handler) putManifest(c *call) error {
 		return err
 	}
 	h.audit(c, "push", slog.String("reference", c.reference.String()), slog.String("manifest", pushed.Digest.String()), slog.Any("tags", tags))
+	for _, a := range pushed.Assembled {
+		h.audit(c, "assemble", slog.String("reference", a.Tag), slog.String("manifest", a.Digest.String()))
+	}
 	h.writeManifestCreated(c, pushed, tags)
 	return nil
 }

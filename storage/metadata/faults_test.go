@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,7 +33,7 @@ type scenario func(ctx context.Context, s *metadata.Store, round int) ([]step, e
 
 func scenarios() map[string]scenario {
 	return map[string]scenario{"Uploads": uploadSteps, "Manifests": manifestSteps, "Deletes": deleteSteps, "Upkeep": upkeepSteps,
-		"Robots": robotSteps}
+		"Robots": robotSteps, "Assembly": assemblySteps}
 }
 
 // quick lets no time pass: leases, graces and uploads are over at once.
@@ -272,6 +274,52 @@ func manifestSteps(ctx context.Context, s *metadata.Store, round int) ([]step, e
 	}, push(ctx, s, "elsewhere", "held-"+repository, d)
 }
 
+// assemblySteps pushes two images of which an index is made, and deletes one of them. After a failure the tag of the index is
+// where it was, or where it should be.
+func assemblySteps(ctx context.Context, s *metadata.Store, round int) ([]step, error) {
+	repository, d := fmt.Sprint("assembly-", round), blob(10*round)
+	of := func(parts []metadata.AssemblyPart) *metadata.NewManifest {
+		if len(parts) == 0 {
+			return nil
+		}
+		name := "index"
+		for _, p := range parts {
+			name += " " + p.Digest.String()
+		}
+		made := image(name, nil)
+		for _, p := range parts {
+			made.Children = append(made.Children, metadata.Edge{Digest: p.Digest})
+		}
+		return &made
+	}
+	one, two := image("one", []string{"1-one"}, d), image("two", []string{"1-two"}, d)
+	both := of([]metadata.AssemblyPart{{Manifest: one.Manifest}, {Manifest: two.Manifest}})
+	left := of([]metadata.AssemblyPart{{Manifest: two.Manifest}})
+	put := func(m metadata.NewManifest) func(context.Context, *metadata.Store) error {
+		m.Assemblies = []metadata.Assembly{{Tag: "1", From: []string{"1-one", "1-two"}, Build: func(parts metadata.AssemblyParts) *metadata.NewManifest {
+			slices.SortFunc(parts.Tagged, func(a, b metadata.AssemblyPart) int { return strings.Compare(a.Tag, b.Tag) })
+			return of(parts.Tagged)
+		}}}
+		return func(ctx context.Context, s *metadata.Store) error { return s.PutManifest(ctx, repository, m) }
+	}
+	remove := func(m metadata.NewManifest) func(context.Context, *metadata.Store) error {
+		return func(ctx context.Context, s *metadata.Store) error {
+			return s.DeleteManifest(ctx, repository, m.Digest, func(p metadata.AssemblyPart) *metadata.NewManifest { return of(p.Children) })
+		}
+	}
+	tagged := func(ctx context.Context, s *metadata.Store) error {
+		_, _, err := s.TaggedManifest(ctx, repository, "1", false)
+		return err
+	}
+	return []step{
+		{name: "put one", call: put(one), check: tagged},
+		{name: "put two", call: put(two), check: func(ctx context.Context, s *metadata.Store) error {
+			return errors.Join(manifestExists(repository, two, "1-two")(ctx, s), manifestExists(repository, *both)(ctx, s))
+		}},
+		{name: "delete one", call: remove(one), repeated: metadata.ErrNotFound, check: manifestExists(repository, *left, "1")},
+	}, push(ctx, s, repository, "pushed-"+repository, d)
+}
+
 // manifestExists checks that a manifest is there, under its digest and under tags.
 func manifestExists(repository string, m metadata.NewManifest, tags ...string) func(context.Context, *metadata.Store) error {
 	return func(ctx context.Context, s *metadata.Store) error {
@@ -314,7 +362,7 @@ func deleteSteps(ctx context.Context, s *metadata.Store, round int) ([]step, err
 			return err
 		})},
 		{name: "delete manifest", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.DeleteManifest(ctx, repository, m.Digest)
+			return s.DeleteManifest(ctx, repository, m.Digest, nil)
 		}, repeated: metadata.ErrNotFound, check: isGone(func(ctx context.Context, s *metadata.Store) error {
 			_, _, err := s.Manifest(ctx, repository, m.Digest, false)
 			return err

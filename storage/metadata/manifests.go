@@ -34,6 +34,8 @@ type NewManifest struct {
 	// Tags are set to point to it.
 	Tags []string
 	User string
+	// Assemblies are the indexes to make of the tags, in order.
+	Assemblies []Assembly
 }
 
 // Edge is a reference of a manifest.
@@ -63,8 +65,8 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("%d blobs and %d manifests are missing", len(e.Blobs), len(e.Manifests))
 }
 
-// PutManifest stores a manifest in a repository, made if missing, and sets its tags. Storing what is there only sets the
-// tags and the time of the push. It fails with a MissingError.
+// PutManifest stores a manifest in a repository, made if missing, sets its tags and makes its assemblies. Storing what is
+// there only does so and sets the time of the push. It fails with a MissingError.
 func (s *Store) PutManifest(ctx context.Context, repository string, m NewManifest) error {
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		repositoryID, err := makeRepository(ctx, t, repository)
@@ -78,14 +80,19 @@ func (s *Store) PutManifest(ctx context.Context, repository string, m NewManifes
 		if err != nil {
 			return err
 		}
-		return setTags(ctx, t, repositoryID, id, m)
+		for _, tag := range m.Tags {
+			if err := setTag(ctx, t, repositoryID, tag, id, m.User, false); err != nil {
+				return err
+			}
+		}
+		return s.assemble(ctx, t, repositoryID, m)
 	})
 }
 
 // touchManifest notes a new push of a manifest that is there. It fails with ErrNotFound.
 func touchManifest(ctx context.Context, t *tx, repository int64, m NewManifest) (id int64, err error) {
 	err = found(t.row(ctx, `
-		UPDATE manifests SET pushed_at = {now}, pushed_by = $3
+		UPDATE manifests SET pushed_at = {now}, pushed_by = $3, assembled = 0
 		WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL
 		RETURNING id`, repository, sqlDigest(m.Digest), m.User).Scan(&id))
 	return id, err
@@ -176,18 +183,18 @@ func insertChildEdges(ctx context.Context, t *tx, repository, manifest int64, ed
 	return missing, nil
 }
 
-func setTags(ctx context.Context, t *tx, repository, manifest int64, m NewManifest) error {
-	for _, tag := range m.Tags {
-		_, err := t.exec(ctx, `
-			INSERT INTO tags (repository, name, manifest, updated_at, updated_by) VALUES ($1, $2, $3, {now}, $4)
-			ON CONFLICT (repository, name) DO UPDATE
-			SET manifest = excluded.manifest, updated_at = excluded.updated_at, updated_by = excluded.updated_by`,
-			repository, tag, manifest, m.User)
-		if err != nil {
-			return err
-		}
+func setTag(ctx context.Context, t *tx, repository int64, name string, manifest int64, user string, assembled bool) error {
+	mark := 0
+	if assembled {
+		mark = 1
 	}
-	return nil
+	_, err := t.exec(ctx, `
+		INSERT INTO tags (repository, name, manifest, updated_at, updated_by, assembled) VALUES ($1, $2, $3, {now}, $4, $5)
+		ON CONFLICT (repository, name) DO UPDATE
+		SET manifest = excluded.manifest, updated_at = excluded.updated_at, updated_by = excluded.updated_by,
+		  assembled = excluded.assembled`,
+		repository, name, manifest, user, mark)
+	return err
 }
 
 const manifestByTag = `
@@ -256,8 +263,9 @@ func (s *Store) platform(ctx context.Context, query, repository string, d digest
 }
 
 // DeleteManifest removes a manifest and the tags that point to it, and queues what it referenced for the collector. It
-// fails with ErrNotFound, and with an InUseError while an index of the repository needs it.
-func (s *Store) DeleteManifest(ctx context.Context, repository string, d digest.Digest) error {
+// fails with ErrNotFound, and with an InUseError while an index of the repository needs it that a client pushed. Tags of
+// indexes that the registry made move to what rebuild makes of the children that are left; nil deletes the tag.
+func (s *Store) DeleteManifest(ctx context.Context, repository string, d digest.Digest, rebuild func(AssemblyPart) *NewManifest) error {
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		repositoryID, err := repositoryID(ctx, t, repository)
 		if err != nil {
@@ -272,6 +280,9 @@ func (s *Store) DeleteManifest(ctx context.Context, repository string, d digest.
 		if err := refuseParents(ctx, t, id); err != nil {
 			return err
 		}
+		if err := s.leaveIndexes(ctx, t, repositoryID, id, rebuild); err != nil {
+			return err
+		}
 		return removeManifest(ctx, t, repositoryID, id)
 	})
 }
@@ -279,7 +290,7 @@ func (s *Store) DeleteManifest(ctx context.Context, repository string, d digest.
 func refuseParents(ctx context.Context, t *tx, id int64) error {
 	parents, err := collect(ctx, t, scanDigest, `
 		SELECT DISTINCT m.digest FROM manifest_children e JOIN manifests m ON m.id = e.manifest
-		WHERE e.child = $1 ORDER BY m.digest LIMIT 10`, id)
+		WHERE e.child = $1 AND m.assembled = 0 ORDER BY m.digest LIMIT 10`, id)
 	if err == nil && len(parents) > 0 {
 		return &InUseError{By: digests(parents)}
 	}

@@ -27,6 +27,7 @@ func sqliteDialect() dialect {
 		"{text}", "TEXT",
 		"{strict}", "STRICT",
 		"{rowless}", "STRICT, WITHOUT ROWID",
+		"{elements}", "json_each",
 		"{now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
 	)}
 }

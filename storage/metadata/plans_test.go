@@ -86,7 +86,8 @@ func notFound(err error) error {
 func wantNoScan(t *testing.T, text, plan string) {
 	t.Helper()
 	for step := range strings.SplitSeq(plan, "\n") {
-		if strings.HasPrefix(step, "SCAN ") && step != "SCAN CONSTANT ROW" && step != "SCAN always" {
+		if strings.HasPrefix(step, "SCAN ") && step != "SCAN CONSTANT ROW" && step != "SCAN always" &&
+			!strings.HasPrefix(step, "SCAN json_each") { // a list that is an argument
 			t.Errorf("%s\n%s", text, step)
 		}
 		// Few are sorted here: the manifests that need one blob, and the repositories that have one.

@@ -137,7 +137,7 @@ func TestBatchIsolation(t *testing.T) {
 		},
 		func(exec func(string, ...any) error) error { return errors.Join(setting(3)(exec), exec(`no SQL`)) },
 		func(exec func(string, ...any) error) error { // breaks a constraint
-			return errors.Join(setting(4)(exec), exec(`INSERT INTO tags VALUES (99, 'x', 99, 0, '')`))
+			return errors.Join(setting(4)(exec), exec(`INSERT INTO tags VALUES (99, 'x', 99, 0, '', 0)`))
 		},
 		setting(5),
 	)

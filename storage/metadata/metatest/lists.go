@@ -82,7 +82,7 @@ func testRepositories(t *testing.T, f *fixture) {
 	f.start(t, "empty")
 	f.push(t, "only-a-blob", blob(1))
 	f.put(t, "emptied", image("one"))
-	must(t, f.DeleteManifest(t.Context(), "emptied", image("one").Digest))
+	must(t, f.DeleteManifest(t.Context(), "emptied", image("one").Digest, nil))
 	wantPages(t, names, func(last string, limit int) ([]string, error) { return f.Repositories(t.Context(), last, limit) })
 }
 
@@ -122,9 +122,9 @@ func testReferrers(t *testing.T, f *fixture) {
 	want("", "nowhere")
 	f.put(t, "a", subject)
 	want("", "a", signature, sbom)
-	must(t, f.DeleteManifest(t.Context(), "a", sbom.Digest))
+	must(t, f.DeleteManifest(t.Context(), "a", sbom.Digest, nil))
 	want("", "a", signature)
-	must(t, f.DeleteManifest(t.Context(), "a", subject.Digest))
+	must(t, f.DeleteManifest(t.Context(), "a", subject.Digest, nil))
 	want("", "a", signature)
 }
 

@@ -28,6 +28,9 @@ func manifestTests() suite {
 		{"DeleteChild", testDeleteChild},
 		{"Platform", testPlatform},
 		{"Row", testManifestRow},
+		{"Assembly", testAssembly},
+		{"AssemblyEnds", testAssemblyEnds},
+		{"AssemblyDelete", testAssemblyDelete},
 	}
 }
 
@@ -99,7 +102,7 @@ func testPutAgain(t *testing.T, f *fixture) {
 	if n := f.number(t, `SELECT count(*) FROM manifest_blobs`); n != 1 {
 		t.Errorf("%d references after two pushes", n)
 	}
-	must(t, f.DeleteManifest(t.Context(), "a", one.Digest))
+	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, nil))
 	f.put(t, "a", tagged(one, "third"))
 	f.wantManifest(t, "a", tagged(one, "third"))
 	f.wantNoManifest(t, "a", tagged(image("two"), "first", "second"))
@@ -123,8 +126,8 @@ func testSHA512Manifest(t *testing.T, f *fixture) {
 	parent := index("parent", child.Digest)
 	parent.Subject = child.Digest
 	f.put(t, "a", parent)
-	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest), parent.Digest)
-	must(t, f.DeleteManifest(t.Context(), "a", one.Digest))
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, nil), parent.Digest)
+	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, nil))
 	f.wantManifest(t, "a", child)
 }
 
@@ -206,7 +209,7 @@ func testFillBlob(t *testing.T, f *fixture) {
 		f.audit(t)
 		arrive(blob(1))
 		wantInUse(t, i, f.DeleteBlob(t.Context(), "a", blob(1)), m.Digest)
-		must(t, f.DeleteManifest(t.Context(), "a", m.Digest))
+		must(t, f.DeleteManifest(t.Context(), "a", m.Digest, nil))
 		must(t, f.DeleteBlob(t.Context(), "a", blob(1)))
 	}
 }
@@ -220,12 +223,12 @@ func testFillChild(t *testing.T, f *fixture) {
 	f.put(t, "b", parent)
 	f.wantChildren(t, "a", parent)
 	f.put(t, "a", child)
-	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest), parent.Digest)
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, nil), parent.Digest)
 	f.wantChildren(t, "b", parent)
 	parent.Children[0].Optional = false
 	f.wantChildren(t, "a", parent)
-	must(t, f.DeleteManifest(t.Context(), "a", parent.Digest))
-	must(t, f.DeleteManifest(t.Context(), "a", child.Digest))
+	must(t, f.DeleteManifest(t.Context(), "a", parent.Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", child.Digest, nil))
 }
 
 // wantChildren fails unless an index lists its children as its edges say: Optional is for those that are absent.
@@ -249,7 +252,7 @@ func testChildren(t *testing.T, f *fixture) {
 	f.wantChildren(t, "a", parent)
 	f.wantChildren(t, "a", one)
 	f.wantChildren(t, "nowhere", one)
-	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", two.Digest), parent.Digest)
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", two.Digest, nil), parent.Digest)
 }
 
 func testDeleteManifest(t *testing.T, f *fixture) {
@@ -260,10 +263,10 @@ func testDeleteManifest(t *testing.T, f *fixture) {
 	f.put(t, "a", two)
 	f.put(t, "b", image("three"))
 	for _, repository := range []string{"b", "nowhere"} {
-		wantError(t, "delete in "+repository, f.DeleteManifest(t.Context(), repository, one.Digest), metadata.ErrNotFound)
+		wantError(t, "delete in "+repository, f.DeleteManifest(t.Context(), repository, one.Digest, nil), metadata.ErrNotFound)
 	}
-	must(t, f.DeleteManifest(t.Context(), "a", one.Digest))
-	wantError(t, "delete again", f.DeleteManifest(t.Context(), "a", one.Digest), metadata.ErrNotFound)
+	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, nil))
+	wantError(t, "delete again", f.DeleteManifest(t.Context(), "a", one.Digest, nil), metadata.ErrNotFound)
 	f.wantNoManifest(t, "a", one)
 	f.wantManifest(t, "a", two)
 	for i, version := range map[int]int64{1: 2, 2: 2} {
@@ -282,14 +285,14 @@ func testDeleteChild(t *testing.T, f *fixture) {
 		f.put(t, "a", m)
 	}
 	f.put(t, "b", child)
-	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest), one.Digest, two.Digest)
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, nil), one.Digest, two.Digest)
 	f.wantManifest(t, "a", child)
-	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", one.Digest), index("over").Digest)
-	must(t, f.DeleteManifest(t.Context(), "b", child.Digest))
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", one.Digest, nil), index("over").Digest)
+	must(t, f.DeleteManifest(t.Context(), "b", child.Digest, nil))
 	for _, name := range []string{"over", "one", "two"} {
-		must(t, f.DeleteManifest(t.Context(), "a", index(name).Digest))
+		must(t, f.DeleteManifest(t.Context(), "a", index(name).Digest, nil))
 	}
-	must(t, f.DeleteManifest(t.Context(), "a", child.Digest))
+	must(t, f.DeleteManifest(t.Context(), "a", child.Digest, nil))
 }
 
 // testPlatform looks at what is recorded of an image's config, which no method tells yet.

@@ -244,7 +244,7 @@ func (w *walk) put() {
 
 func (w *walk) deleteManifest() {
 	repository, m := w.repository(), pick(w.rng, walkManifests())
-	err := w.DeleteManifest(w.t.Context(), repository, m.Digest)
+	err := w.DeleteManifest(w.t.Context(), repository, m.Digest, nil)
 	parents := w.model.parents(repository, m.Digest)
 	switch {
 	case !w.model.has(repository, m.Digest):

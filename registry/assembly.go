@@ -1,0 +1,295 @@
+package registry
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"berth/registry/manifest"
+	"berth/storage/metadata"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// IndexRule says of which tags for single platforms the registry makes an index: after app:1.2-amd64 and app:1.2-arm were
+// pushed, app:1.2 is for both.
+//
+// The index tag moves with each such push, in its transaction. What was pushed last for a platform is its entry, until its
+// manifest is deleted; deleting the tag for the platform leaves the entry. A client that sets the index tag ends this: then
+// the tag is the client's, until it is deleted.
+type IndexRule struct {
+	// Applies reports whether the rule is about a repository.
+	Applies func(repository string) bool
+	// From are the patterns of the tags for single platforms.
+	From []TagPattern
+	// Require are platforms without which the tag does not move.
+	Require []manifest.Platform
+	// Within, when not zero, leaves out what was pushed longer ago than that before the newest.
+	Within time.Duration
+}
+
+// Assembled is an index that the registry made of a push.
+type Assembled struct {
+	Tag    string
+	Digest digest.Digest
+}
+
+// assembly is what a rule makes of one tag of a push.
+type assembly struct {
+	service    *Service
+	rule       *IndexRule
+	repository string
+	pushed     string // the tag that the client set
+	tag        string // that of the index
+	from       map[string]manifest.Platform
+	user       string
+
+	// What the last build came to:
+	made     digest.Digest
+	warnings []string
+}
+
+// assemblies returns what the rules make of the tags of a push: the first rule that matches.
+func (s *Service) assemblies(repository string, tags []string, user string) []*assembly {
+	var all []*assembly
+	for _, tag := range tags {
+		for i := range s.indexes {
+			rule := &s.indexes[i]
+			if !rule.Applies(repository) {
+				continue
+			}
+			if whole, _, ok := matchTag(rule.From, tag); ok {
+				all = append(all, &assembly{
+					service: s, rule: rule, repository: repository, pushed: tag, tag: whole, from: tagsOf(rule.From, whole), user: user,
+				})
+				break
+			}
+		}
+	}
+	return all
+}
+
+// facts is what the metadata store is asked for.
+func (a *assembly) facts() metadata.Assembly {
+	return metadata.Assembly{Tag: a.tag, From: slices.Collect(maps.Keys(a.from)), Build: a.build}
+}
+
+// build makes the index, or nothing.
+func (a *assembly) build(parts metadata.AssemblyParts) *metadata.NewManifest {
+	a.made, a.warnings = "", nil
+	entries, newest, ok := a.tagged(parts.Tagged)
+	if !ok {
+		return nil
+	}
+	if parts.Index != nil {
+		if !parts.Assembled {
+			a.warn("%s:%s was pushed as it is and does not follow %s: to have the registry assemble it, delete that tag first", a.repository, a.tag, a.pushed)
+			return nil
+		}
+		entries = append(present(*parts.Index), entries...)
+	}
+	latest := a.latest(entries, newest)
+	if !a.admits(latest) {
+		return nil
+	}
+	index := a.service.index(latest, a.user)
+	if parts.Index != nil && parts.Index.Digest == index.Digest {
+		return nil
+	}
+	a.made = index.Digest
+	return index
+}
+
+func (a *assembly) warn(format string, args ...any) {
+	a.warnings = append(a.warnings, fmt.Sprintf(format, args...))
+}
+
+// timed is an entry of the index to be.
+type timed struct {
+	manifest.Entry
+	platform manifest.Platform
+	pushed   time.Time
+}
+
+// tagged returns what the tags for single platforms add to the index, that of the push last, and when that was. It reports false
+// when the push itself adds nothing.
+func (a *assembly) tagged(parts []metadata.AssemblyPart) (entries []timed, newest time.Time, ok bool) {
+	slices.SortStableFunc(parts, func(x, y metadata.AssemblyPart) int {
+		return cmp.Or(cmp.Compare(a.rank(x), a.rank(y)), x.Pushed.Compare(y.Pushed), strings.Compare(x.Tag, y.Tag))
+	})
+	for _, p := range parts {
+		e, err := a.contribution(p)
+		if p.Tag != a.pushed {
+			if err == nil {
+				entries = append(entries, e)
+			}
+			continue
+		}
+		var problem *contradiction
+		if errors.As(err, &problem) {
+			a.warn("%s:%s %s: %s:%s stays as it was", a.repository, a.pushed, problem.says, a.repository, a.tag)
+		}
+		if err != nil {
+			return nil, newest, false
+		}
+		entries, newest, ok = append(entries, e), p.Pushed, true
+	}
+	return entries, newest, ok
+}
+
+// rank puts the tag of the push last, which may be of the same millisecond as another.
+func (a *assembly) rank(p metadata.AssemblyPart) int {
+	if p.Tag == a.pushed {
+		return 1
+	}
+	return 0
+}
+
+// errNoImage says that a manifest is nothing that an index for platforms has: a cache, an artifact, an index of several.
+var errNoImage = errors.New("not one image")
+
+// contradiction is an image that is not what its tag says.
+type contradiction struct{ says string }
+
+func (c *contradiction) Error() string { return c.says }
+
+// contribution returns the entry for what a tag for a single platform points to. It fails with errNoImage and contradictions.
+func (a *assembly) contribution(p metadata.AssemblyPart) (timed, error) {
+	m, err := manifest.Parse(p.MediaType, p.Body)
+	if err != nil || m.Subject != nil {
+		return timed{}, errNoImage
+	}
+	e := timed{pushed: p.Pushed, Entry: manifest.Entry{Image: v1.Descriptor{MediaType: p.MediaType, Digest: p.Digest, Size: p.Size}}}
+	image := p
+	if manifest.IsIndex(p.MediaType) {
+		inside := present(p)
+		if len(inside) != 1 {
+			return timed{}, errNoImage
+		}
+		e.Entry, image = inside[0].Entry, child(p, inside[0].Image.Digest)
+	}
+	if !manifest.IsImageConfig(image.ArtifactType) {
+		return timed{}, errNoImage
+	}
+	e.platform, err = a.platform(p.Tag, image)
+	if err != nil {
+		return timed{}, err
+	}
+	e.Image.Platform = withPlatform(e.Image.Platform, e.platform)
+	return e, nil
+}
+
+// platform returns what an image is for, by its own config. It fails with a contradiction when its tag says otherwise.
+func (a *assembly) platform(tag string, image metadata.AssemblyPart) (manifest.Platform, error) {
+	if image.Platform.OS == "" {
+		return manifest.Platform{}, &contradiction{"is an image whose config names no platform"}
+	}
+	is := manifest.NewPlatform(image.Platform.OS, image.Platform.Architecture, image.Platform.Variant)
+	named := a.from[tag]
+	if named.OS == "" {
+		named.OS = is.OS
+	}
+	if !named.Includes(is) {
+		return is, &contradiction{fmt.Sprintf("is named after %s, but its image is for %s", named, is)}
+	}
+	return is, nil
+}
+
+// present returns the images of an index that are there.
+func present(index metadata.AssemblyPart) (entries []timed) {
+	m, err := manifest.Parse(index.MediaType, index.Body)
+	if err != nil {
+		return nil // what is stored was read before
+	}
+	there := slices.DeleteFunc(m.Children, func(d v1.Descriptor) bool { return child(index, d.Digest).Digest == "" })
+	for _, e := range manifest.Entries(there) {
+		p, _ := manifest.PlatformOf(e.Image)
+		entries = append(entries, timed{Entry: e, platform: p, pushed: child(index, e.Image.Digest).Pushed})
+	}
+	return entries
+}
+
+// child finds a child of an index by its digest, or the zero part.
+func child(index metadata.AssemblyPart, d digest.Digest) metadata.AssemblyPart {
+	i := slices.IndexFunc(index.Children, func(c metadata.AssemblyPart) bool { return c.Digest == d })
+	if i < 0 {
+		return metadata.AssemblyPart{}
+	}
+	return index.Children[i]
+}
+
+// withPlatform keeps what an index says of the version of an operating system, which its images' rows don't.
+func withPlatform(was *v1.Platform, p manifest.Platform) *v1.Platform {
+	now := v1.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
+	if was != nil {
+		now.OSVersion, now.OSFeatures = was.OSVersion, was.OSFeatures
+	}
+	return &now
+}
+
+// latest returns the entry of each platform that was pushed last; of those of one time, the last in the list. What is too old
+// beside the newest is left out.
+func (a *assembly) latest(entries []timed, newest time.Time) map[manifest.Platform]timed {
+	latest := make(map[manifest.Platform]timed)
+	for _, e := range entries {
+		if a.rule.Within > 0 && e.pushed.Before(newest.Add(-a.rule.Within)) {
+			continue
+		}
+		if known, ok := latest[e.platform]; !ok || !e.pushed.Before(known.pushed) {
+			latest[e.platform] = e
+		}
+	}
+	return latest
+}
+
+// admits decides whether the tag may move to an index of entries.
+func (a *assembly) admits(entries map[manifest.Platform]timed) bool {
+	covered := slices.SortedFunc(maps.Keys(entries), func(x, y manifest.Platform) int { return strings.Compare(x.String(), y.String()) })
+	if missing := lacks(covered, a.rule.Require); len(missing) > 0 {
+		a.warn("%s:%s is not moved yet, it waits for %s", a.repository, a.tag, strings.Join(names(missing), " and "))
+		return false
+	}
+	for _, policy := range a.service.coverage {
+		missing := lacks(covered, policy.Require)
+		if !policy.Applies(a.repository, a.tag) || len(missing) == 0 {
+			continue
+		}
+		a.warn("%s", lacking(a.repository, a.tag, missing, covered, policy.Require))
+		if policy.Reject {
+			return false
+		}
+	}
+	return true
+}
+
+// index is the manifest with entries, and the facts of it.
+func (s *Service) index(entries map[manifest.Platform]timed, user string) *metadata.NewManifest {
+	var all []manifest.Entry
+	for _, e := range entries {
+		all = append(all, e.Entry)
+	}
+	mediaType, body := manifest.NewIndex(all)
+	m, err := manifest.Parse(mediaType, body)
+	if err != nil {
+		return nil // NewIndex writes what can be read
+	}
+	facts := s.manifestFacts(m, digest.FromBytes(body), ManifestPush{Body: body, User: user})
+	return &facts
+}
+
+// withoutAbsent makes an index of those children of another that are still there, or nothing when no image is.
+func (s *Service) withoutAbsent(index metadata.AssemblyPart) *metadata.NewManifest {
+	entries := make(map[manifest.Platform]timed)
+	for _, e := range present(index) {
+		entries[e.platform] = e
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	return s.index(entries, "")
+}
