@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -45,6 +48,67 @@ func TestPlatformPolicyRefused(t *testing.T) {
 		_, _, err := command(t, []string{"REGISTRY_POLICY_PLATFORMS=[" + policy + "]"}, "config", "check")
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", policy, err)
+		}
+	}
+}
+
+// TestIndexRules has the program assemble an index, and say so in its answer and in the audit log.
+func TestIndexRules(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "audit.log")
+	r := serve(t, t.TempDir(), "REGISTRY_HTTP_TLS_MODE=off", "REGISTRY_AUTH=none", "REGISTRY_AUDIT_OUTPUT="+log,
+		"REGISTRY_INDEXES=[{repositories: [team/**], require: [linux/amd64, linux/arm]}]")
+	defer r.end(t)
+	v := visitor{t: t, url: r.url()}
+	push := func(repository, tag, architecture string) http.Header {
+		t.Helper()
+		config := `{"os":"linux","architecture":"` + architecture + `","rootfs":{"type":"layers","diff_ids":[]}}`
+		if status, body, _ := v.do(http.MethodPost, "/v2/"+repository+"/blobs/uploads/?digest="+digestOf(config), "", config); status != http.StatusCreated {
+			t.Fatalf("%d %s", status, body)
+		}
+		image := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[]}`,
+			imageType, digestOf(config), len(config))
+		status, body, header := v.do(http.MethodPut, "/v2/"+repository+"/manifests/"+tag, imageType, image)
+		if status != http.StatusCreated {
+			t.Fatalf("%d %s", status, body)
+		}
+		return header
+	}
+	if got, want := push("team/app", "1.2-amd64", "amd64").Get("Warning"), `299 - "team/app:1.2 is not moved yet, it waits for linux/arm/v7"`; got != want {
+		t.Errorf("the warning is %s, want %s", got, want)
+	}
+	if got := push("team/app", "1.2-arm", "arm").Get("Warning"); got != "" {
+		t.Errorf("the warning is %s", got)
+	}
+	push("other", "1.2-arm", "arm")
+	status, body, _ := v.do(http.MethodGet, "/v2/team/app/manifests/1.2", "", "")
+	if status != http.StatusOK || !strings.Contains(body, `"architecture":"amd64"`) {
+		t.Errorf("the index: %d %s", status, body)
+	}
+	if _, body, _ := v.do(http.MethodGet, "/v2/team/app/tags/list", "", ""); !strings.Contains(body, `["1.2","1.2-amd64","1.2-arm"]`) {
+		t.Errorf("tags: %s", body)
+	}
+	if _, body, _ := v.do(http.MethodGet, "/v2/other/tags/list", "", ""); !strings.Contains(body, `["1.2-arm"]`) {
+		t.Errorf("tags of a repository without a rule: %s", body)
+	}
+	audited, err := os.ReadFile(log)
+	if err != nil || strings.Count(string(audited), "assemble") != 1 || !strings.Contains(string(audited), `"reference":"1.2","manifest":"sha256:`) {
+		t.Errorf("audit log: %v\n%s", err, audited)
+	}
+}
+
+func TestIndexRulesRefused(t *testing.T) {
+	for rule, want := range map[string]string{
+		"{from: ['{arch}']}":                    "indexes.0: it needs repositories",
+		"{repositories: [A]}":                   "indexes.0: repositories: ",
+		"{repositories: [a], from: ['{tag}']}":  `indexes.0: from: "{tag}": a pattern has {arch}`,
+		"{repositories: [a], require: [amd64]}": `indexes.0: require: "amd64" is no platform`,
+		"{repositories: [a], within: soon}":     "within",
+		"{repositories: [a], within: -1m}":      "within",
+		"{repositories: [a], tags: ['*']}":      "unknown key",
+	} {
+		_, _, err := command(t, []string{"REGISTRY_INDEXES=[" + rule + "]"}, "config", "check")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", rule, err)
 		}
 	}
 }
