@@ -57,6 +57,7 @@ func rules() map[string][]string {
 // dependencies are the modules that the code of this one imports. Each has a line in ARCHITECTURE.md that says what for.
 func dependencies() []string {
 	return []string{
+		"github.com/VictoriaMetrics/metrics",
 		"github.com/go-jose/go-jose/v4",
 		"github.com/maypok86/otter/v2",
 		"github.com/opencontainers/go-digest",

@@ -99,6 +99,22 @@ type HTTP struct {
 	TLS            TLS       `yaml:"tls"`
 	HTTP2          HTTP2     `yaml:"http2,omitempty"`
 	H2C            H2C       `yaml:"h2c,omitempty"`
+	Debug          Debug     `yaml:"debug,omitempty"`
+}
+
+// Debug is about a port of its own for those who run the registry: profiles, for this machine only, and metrics. It has neither
+// TLS nor passwords.
+type Debug struct {
+	// Addr is HOST:PORT. Empty opens no such port.
+	Addr       string     `yaml:"addr,omitempty"`
+	Prometheus Prometheus `yaml:"prometheus,omitempty"`
+}
+
+// Prometheus is about metrics in its format, on the port of Debug.
+type Prometheus struct {
+	Enabled bool `yaml:"enabled,omitempty"`
+	// Path is where they are; /metrics when it is empty.
+	Path string `yaml:"path,omitempty"`
 }
 
 // Headers maps names of HTTP headers, in any case, to their values.

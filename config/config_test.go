@@ -123,10 +123,13 @@ func TestDefault(t *testing.T) {
 }
 
 func TestFilesOfDistribution(t *testing.T) {
-	for name, tt := range map[string]struct{ file, warning string }{
-		"registry:2": {distributionV2, "these settings have no effect here: storage.cache (r.yml:7), health (r.yml:15)"},
+	for name, tt := range map[string]struct {
+		file, warning string
+		debug         Debug
+	}{
+		"registry:2": {distributionV2, "these settings have no effect here: storage.cache (r.yml:7), health (r.yml:15)", Debug{}},
 		"registry:3": {distributionV3, "these settings have no effect here: storage.cache (r.yml:7), storage.tag (r.yml:11), " +
-			"http.debug (r.yml:15), health (r.yml:22)"},
+			"health (r.yml:22)", Debug{Addr: ":5001", Prometheus: Prometheus{Enabled: true, Path: "/metrics"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, warnings := mustParse(t, tt.file)
@@ -138,6 +141,7 @@ func TestFilesOfDistribution(t *testing.T) {
 			want.Storage.Driver = "filesystem"
 			want.Storage.FileSystem.RootDirectory = "/var/lib/registry"
 			want.HTTP.Headers = Headers{"X-Content-Type-Options": {"nosniff"}}
+			want.HTTP.Debug = tt.debug
 			if !reflect.DeepEqual(c, want) {
 				t.Errorf("got %+v\nwant %+v", c, want)
 			}

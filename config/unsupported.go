@@ -64,7 +64,6 @@ func unsupported() []row {
 		{key: "compatibility.schema1.enabled", refused: true, note: "remove it; convert schema 1 images before you move them"},
 		{key: "compatibility.schema1.signingkeyfile"},
 		{key: "health", below: "storagedriver file http tcp"},
-		{key: "http.debug", below: "addr prometheus"},
 		{key: "http.secret"},
 		{key: "log.hooks"},
 		{key: "log.reportcaller"},

@@ -109,6 +109,22 @@ func (v visitor) push(repository, layer string) {
 	}
 }
 
+// pushImage pushes an image for linux and an architecture, without layers, and returns the headers of the answer.
+func (v visitor) pushImage(repository, tag, architecture string) http.Header {
+	v.t.Helper()
+	config := `{"os":"linux","architecture":"` + architecture + `","rootfs":{"type":"layers","diff_ids":[]}}`
+	if status, body, _ := v.do(http.MethodPost, "/v2/"+repository+"/blobs/uploads/?digest="+digestOf(config), "", config); status != http.StatusCreated {
+		v.t.Fatalf("%d %s", status, body)
+	}
+	image := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[]}`,
+		imageType, digestOf(config), len(config))
+	status, body, header := v.do(http.MethodPut, "/v2/"+repository+"/manifests/"+tag, imageType, image)
+	if status != http.StatusCreated {
+		v.t.Fatalf("%d %s", status, body)
+	}
+	return header
+}
+
 // endpoint is a route of the API with what it takes to use it.
 type endpoint struct{ method, path, action string }
 

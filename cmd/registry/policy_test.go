@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -59,27 +58,13 @@ func TestIndexRules(t *testing.T) {
 		"REGISTRY_INDEXES=[{repositories: [team/**], require: [linux/amd64, linux/arm]}]")
 	defer r.end(t)
 	v := visitor{t: t, url: r.url()}
-	push := func(repository, tag, architecture string) http.Header {
-		t.Helper()
-		config := `{"os":"linux","architecture":"` + architecture + `","rootfs":{"type":"layers","diff_ids":[]}}`
-		if status, body, _ := v.do(http.MethodPost, "/v2/"+repository+"/blobs/uploads/?digest="+digestOf(config), "", config); status != http.StatusCreated {
-			t.Fatalf("%d %s", status, body)
-		}
-		image := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[]}`,
-			imageType, digestOf(config), len(config))
-		status, body, header := v.do(http.MethodPut, "/v2/"+repository+"/manifests/"+tag, imageType, image)
-		if status != http.StatusCreated {
-			t.Fatalf("%d %s", status, body)
-		}
-		return header
-	}
-	if got, want := push("team/app", "1.2-amd64", "amd64").Get("Warning"), `299 - "team/app:1.2 is not moved yet, it waits for linux/arm/v7"`; got != want {
+	if got, want := v.pushImage("team/app", "1.2-amd64", "amd64").Get("Warning"), `299 - "team/app:1.2 is not moved yet, it waits for linux/arm/v7"`; got != want {
 		t.Errorf("the warning is %s, want %s", got, want)
 	}
-	if got := push("team/app", "1.2-arm", "arm").Get("Warning"); got != "" {
+	if got := v.pushImage("team/app", "1.2-arm", "arm").Get("Warning"); got != "" {
 		t.Errorf("the warning is %s", got)
 	}
-	push("other", "1.2-arm", "arm")
+	v.pushImage("other", "1.2-arm", "arm")
 	status, body, _ := v.do(http.MethodGet, "/v2/team/app/manifests/1.2", "", "")
 	if status != http.StatusOK || !strings.Contains(body, `"architecture":"amd64"`) {
 		t.Errorf("the index: %d %s", status, body)

@@ -18,6 +18,7 @@ import (
 	"berth/registry/api"
 	"berth/registry/gc"
 
+	"github.com/VictoriaMetrics/metrics"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 )
@@ -97,15 +98,21 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	if err != nil {
 		return errors.Join(err, entrance.listener.Close())
 	}
+	debug, set, err := openDebug(c.HTTP.Debug)
+	if err != nil {
+		return errors.Join(err, entrance.listener.Close(), admin.Close())
+	}
 	if reload.login.gate != nil && inTheClear(c.HTTP.TLS, entrance.listener.Addr()) {
 		log.Warn("http.tls.mode is off: passwords arrive as everybody on the way can read them, unless a proxy in front ends TLS")
 	}
 	s.greet(c, entrance, stores.directory, reload.login)
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
-	handler := front(entrance, apiHandler(c, stores, reload))
-	return runServers(ctx, log, reload.tasks(newReaper(c, stores, log).Run, entrance.source.Run),
-		&service{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
-		&service{server: &http.Server{Handler: adminHandler(stores, reload), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second})
+	handler := front(entrance, apiHandler(c, stores, reload, set))
+	services := append([]*service{
+		{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
+		{server: &http.Server{Handler: adminHandler(stores, reload), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second},
+	}, debug...)
+	return runServers(ctx, log, reload.tasks(newReaper(c, stores, log).Run, entrance.source.Run), services...)
 }
 
 // inTheClear reports whether other machines send what they send without TLS.
@@ -123,7 +130,7 @@ func (l *reloader) tasks(others ...func(context.Context)) []func(context.Context
 	return others
 }
 
-func apiHandler(c *config.Config, s *stores, l *reloader) http.Handler {
+func apiHandler(c *config.Config, s *stores, l *reloader, set *metrics.Set) http.Handler {
 	relative := c.HTTP.RelativeURLs
 	policies, _ := coverage(c.Policy)   // loading the configuration found no fault with it,
 	indexes, _ := indexRules(c.Indexes) // nor with these
@@ -139,6 +146,7 @@ func apiHandler(c *config.Config, s *stores, l *reloader) http.Handler {
 		}),
 		Audit:          l.audit.Logger,
 		Log:            l.log,
+		Metrics:        set,
 		AccessLog:      !c.Log.AccessLog.Disabled,
 		Host:           c.HTTP.Host,
 		AbsoluteURLs:   relative != nil && !*relative,

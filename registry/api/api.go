@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"berth/registry"
+
+	"github.com/VictoriaMetrics/metrics"
 )
 
 // Config is what a handler works with and how it presents itself. Only Service is required.
@@ -34,6 +36,8 @@ type Config struct {
 	// Log gets faults and, when AccessLog is set, a line for each request. Nil discards them.
 	Log       *slog.Logger
 	AccessLog bool
+	// Metrics gets counters of requests. Nil counts nothing.
+	Metrics *metrics.Set
 	// Host is the origin that Location headers begin with, as in "https://registry.example.com". Without it they are
 	// paths, which a client resolves against the address that it used itself.
 	Host string
@@ -58,6 +62,7 @@ const TokenPath = "/auth/token"
 
 type handler struct {
 	Config
+	meters *meters
 	// buffers are for copying, one for each running download.
 	buffers sync.Pool
 }
@@ -79,7 +84,7 @@ func New(c Config) http.Handler {
 	if c.CatalogMax <= 0 {
 		c.CatalogMax = 1000
 	}
-	h := &handler{Config: c}
+	h := &handler{Config: c, meters: newMeters(c.Metrics)}
 	h.buffers.New = func() any { return new([copyBuffer]byte) }
 	return h
 }
@@ -106,12 +111,13 @@ type call struct {
 	failure string
 }
 
-// ServeHTTP answers a request and writes its access line.
+// ServeHTTP answers a request, writes its access line and counts it.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{target: target{kind: kindNone}, w: &response{ResponseWriter: w}, r: r, id: newRequestID(), client: everybody{}}
 	if h.AccessLog {
 		defer h.logAccess(c, time.Now())
 	}
+	defer h.meters.begin(c)()
 	h.setHeaders(c)
 	path, ok := strings.CutPrefix(r.URL.EscapedPath(), h.Prefix)
 	switch {

@@ -52,6 +52,9 @@ func (h *handler) getManifest(c *call) error {
 // what the index of a tag lists for linux/amd64. A digest always names the very bytes.
 func (h *handler) negotiate(c *call) (registry.Manifest, error) {
 	m, err := h.resolve(c)
+	if err == nil && manifest.IsIndex(m.MediaType) && m.Body != nil {
+		h.noteMissing(c, m)
+	}
 	if err != nil || c.reference.Tag == "" || !manifest.IsIndex(m.MediaType) || acceptsIndex(c.r.Header["Accept"]) {
 		return m, err
 	}

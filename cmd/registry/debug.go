@@ -1,0 +1,61 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"path"
+
+	"berth/config"
+
+	"github.com/VictoriaMetrics/metrics"
+)
+
+// openDebug opens the port of http.debug, if there is one, and returns where to count for it, if anybody can ask.
+func openDebug(c config.Debug) ([]*service, *metrics.Set, error) {
+	if c.Addr == "" {
+		return nil, nil, nil
+	}
+	listener, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		return nil, nil, fmt.Errorf("http.debug.addr: %w", err)
+	}
+	var set *metrics.Set
+	if c.Prometheus.Enabled {
+		set = metrics.NewSet()
+	}
+	return []*service{{server: &http.Server{Handler: debugHandler(c, set), ReadHeaderTimeout: headerTimeout}, listener: listener}}, set, nil
+}
+
+// debugHandler serves profiles to this machine, and metrics.
+func debugHandler(c config.Debug, set *metrics.Set) http.Handler {
+	mux := http.NewServeMux()
+	for name, handler := range map[string]http.HandlerFunc{
+		"": pprof.Index, "cmdline": http.NotFound, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
+	} {
+		mux.HandleFunc("/debug/pprof/"+name, local(handler))
+	}
+	if set != nil {
+		mux.HandleFunc("GET "+path.Clean("/"+cmp.Or(c.Prometheus.Path, "metrics")), func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+			set.WritePrometheus(w)
+			metrics.WriteProcessMetrics(w)
+		})
+	}
+	return mux
+}
+
+// local refuses requests from other machines.
+func local(handler http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		peer, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil || !peer.Addr().Unmap().IsLoopback() {
+			http.Error(w, "profiles are for the machine that the registry runs on", http.StatusForbidden)
+			return
+		}
+		handler(w, r)
+	}
+}
