@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -47,4 +48,12 @@ func cut[T any](all []T, n int) ([]T, bool) {
 		return all[:n], true
 	}
 	return all, false
+}
+
+// TagsOf returns some of the tags that point to a manifest, sorted. There may be none.
+func (s *Service) TagsOf(ctx context.Context, repository string, d digest.Digest) ([]string, error) {
+	const some = 10
+	tags, err := s.facts.ManifestTags(ctx, repository, d, some)
+	slices.Sort(tags)
+	return tags, explain(err, nil, "list the tags of %s", d)
 }

@@ -60,7 +60,8 @@ func TestDebug(t *testing.T) {
 	if status, body, _ := debug.do(http.MethodGet, "/debug/pprof/heap", "", ""); status != http.StatusOK || body == "" {
 		t.Errorf("profile: %d", status)
 	}
-	if out := r.errOut.String(); strings.Count(out, `level=WARN msg="platform missing" repository=app reference=1.2 platform=linux/arm remote=127.0.0.1`) != 2 {
+	if out := r.errOut.String(); strings.Count(out, `level=WARN msg="platform missing" repository=app tags=1.2 digest=sha256:`) != 2 ||
+		strings.Count(out, " platform=linux/arm remote=127.0.0.1") != 2 {
 		t.Errorf("the log:\n%s", out)
 	}
 }

@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -26,7 +27,8 @@ func TestAssembly(t *testing.T) {
 	if tags := node.do("curl --silent --cacert /etc/docker/certs.d/" + host + "/ca.crt https://" + host + "/v2/app/tags/list"); !strings.Contains(tags, `["1.2","1.2-amd64","1.2-arm"]`) {
 		t.Errorf("the registry has %s", tags)
 	}
-	for flags, want := range map[string]string{"": "linux/amd64", "--platform linux/arm/v7 ": "linux/arm/v7"} {
+	for _, pull := range [][2]string{{"", "linux/amd64"}, {"--platform linux/arm/v7 ", "linux/arm/v7"}} {
+		flags, want := pull[0], pull[1]
 		node.do("docker image rm --force $(docker image ls --quiet) && docker pull " + flags + app + ":1.2")
 		got := node.do("docker image inspect --format '{{.Os}}/{{.Architecture}}/{{.Variant}}' " + app + ":1.2")
 		if strings.TrimSuffix(strings.TrimSpace(got), "/") != want {
@@ -40,5 +42,15 @@ func TestAssembly(t *testing.T) {
 	}
 	if out, err := node.try("docker pull --platform linux/s390x " + app + ":1.2"); err == nil || !strings.Contains(out, "no matching manifest for linux/s390x") {
 		t.Errorf("for a platform that is not there: %v\n%s", err, out)
+	}
+
+	// A node for which there is nothing says so to whoever sits there, and the registry to its log.
+	node.do("docker tag " + app + ":1.2 " + app + ":2-arm && docker push " + app + ":2-arm") // what was pulled last is for arm
+	if out, err := node.try("docker pull " + app + ":2"); err == nil || !strings.Contains(out, "no matching manifest for linux/"+runtime.GOARCH) {
+		t.Errorf("an index without the node's platform: %v\n%s", err, out)
+	}
+	want := `level=WARN msg="platform missing" repository=app tags=2 digest=`
+	if log := server.daemons[0].Printed(); strings.Count(log, "platform missing") != 1 || !strings.Contains(log, want) {
+		t.Errorf("the log should have one line with %s:\n%s", want, log)
 	}
 }

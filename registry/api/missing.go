@@ -24,8 +24,10 @@ func (h *handler) noteMissing(c *call, index registry.Manifest) {
 		return
 	}
 	h.meters.platformMissing(c.repository, platform.String())
+	// Clients ask for a tag with HEAD and then for the digest, and people know the tag.
+	tags, _ := h.Service.TagsOf(c.r.Context(), c.repository, index.Digest) // without them the digest says it
 	h.Log.LogAttrs(c.r.Context(), slog.LevelWarn, "platform missing", slog.String("repository", c.repository),
-		slog.String("reference", c.reference.String()), slog.String("platform", platform.String()),
+		slog.String("tags", strings.Join(tags, " ")), slog.String("digest", index.Digest.String()), slog.String("platform", platform.String()),
 		slog.String("remote", h.remote(c.r)), slog.String("request", c.id))
 }
 

@@ -55,6 +55,7 @@ func usedStatements(t *testing.T, path string) []string {
 		"referrers":         func() error { _, _, err := s.Referrers(ctx, "manifests-0", d, "", "", 1); return err },
 		"config platform":   func() error { _, err := s.ConfigPlatform(ctx, "manifests-0", d); return notFound(err) },
 		"manifest platform": func() error { _, err := s.ManifestPlatform(ctx, "manifests-0", d); return notFound(err) },
+		"tags of manifest":  func() error { _, err := s.ManifestTags(ctx, "manifests-0", d, 1); return err },
 		"children":          func() error { _, err := s.Children(ctx, "manifests-0", d); return err },
 		"dead keys":         func() error { _, err := s.DeadKeys(ctx, 1); return err },
 		"blobs":             func() error { _, err := s.Blobs(ctx, "", 1); return err },

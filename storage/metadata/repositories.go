@@ -1,6 +1,10 @@
 package metadata
 
-import "context"
+import (
+	"context"
+
+	"github.com/opencontainers/go-digest"
+)
 
 // makeRepository returns the id of a repository, made if missing.
 func makeRepository(ctx context.Context, t *tx, name string) (int64, error) {
@@ -44,6 +48,20 @@ func (s *Store) Tags(ctx context.Context, repository, last string, limit int) (n
 		}
 		names, err = collect(ctx, t, scanString,
 			`SELECT name FROM tags WHERE repository = $1 AND name > $2 ORDER BY name LIMIT $3`, id, last, limit)
+		return err
+	})
+	return names, err
+}
+
+// ManifestTags returns up to limit tags that point to a manifest of a repository, in no order.
+func (s *Store) ManifestTags(ctx context.Context, repository string, d digest.Digest, limit int) (names []string, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		names, err = collect(ctx, t, scanString, `
+			SELECT t.name
+			FROM repositories r
+			JOIN manifests m ON m.repository = r.id AND m.digest = $2 AND m.deleted_at IS NULL
+			JOIN tags t ON t.manifest = m.id
+			WHERE r.name = $1 LIMIT $3`, repository, sqlDigest(d), limit)
 		return err
 	})
 	return names, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"database/sql"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -136,6 +137,16 @@ func testTagsOfManifest(t *testing.T, f *fixture) {
 	f.put(t, "a", tagged(one, "x", "y"))
 	f.put(t, "b", tagged(one, "x"))
 	f.wantManifest(t, "a", tagged(one, "x", "y"))
+	for repository, want := range map[string][]string{"a": {"x", "y"}, "b": {"x"}, "nowhere": nil} {
+		got, err := f.ManifestTags(t.Context(), repository, one.Digest, 10)
+		slices.Sort(got)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("tags of the manifest in %s: %v, %v", repository, got, err)
+		}
+	}
+	if got, err := f.ManifestTags(t.Context(), "a", one.Digest, 1); len(got) != 1 || err != nil {
+		t.Errorf("one tag of the manifest: %v, %v", got, err)
+	}
 	f.put(t, "a", tagged(two, "y", "z", "z"))
 	f.wantManifest(t, "a", tagged(one, "x"))
 	f.wantManifest(t, "a", tagged(two, "y", "z"))
