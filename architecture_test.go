@@ -46,6 +46,7 @@ func rules() map[string][]string {
 		"tls":                               {"atomicfile"},
 		"tls/trust":                         {},
 		"doctor":                            {},
+		"client":                            {"registry/manifest"},
 		"conformance":                       {"conformance/client", "conformance/server"},
 		"conformance/client":                {},
 		"conformance/server":                {},
@@ -71,6 +72,7 @@ func dependencies() []string {
 		"golang.org/x/term",
 		"golang.org/x/time",
 		"modernc.org/sqlite",
+		"oras.land/oras-go/v2",
 	}
 }
 
@@ -127,6 +129,7 @@ func TestViolation(t *testing.T) {
 		{"storage/metadata", "registry", "may import only"},
 		{"auth", "config", "may import only"},
 		{"tls", "config", "may import only"},
+		{"client", "registry", "may import only"},
 		{"config", "cmd/registry", "may import only"},
 		{"conformance", "registry", "may import only"},
 		{"conformance/load", "storage/filesystem", "may import only"},

@@ -77,7 +77,8 @@ name of a file that holds them: REGISTRY_AUTH_INITIALPASSWORD_FILE.`,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(serveCommand(s), configCommand(s), userCommand(s), tokenCommand(s), accessCommand(s), certCommand(s), doctorCommand(s), fsckCommand(s),
+	root.AddCommand(serveCommand(s), configCommand(s), inspectCommand(s), indexCommand(s), userCommand(s), tokenCommand(s), accessCommand(s),
+		certCommand(s), doctorCommand(s), fsckCommand(s),
 		healthcheckCommand(s), versionCommand(s))
 	return root
 }
