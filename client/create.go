@@ -155,13 +155,21 @@ func (x *Draft) Report(target Reference) (*Manifest, error) {
 	m := index(document{d, parsed})
 	m.Reference = target.String()
 	for i := range m.Manifests {
-		for _, p := range x.parts {
-			if p.entry.Image.Digest == m.Manifests[i].Digest {
-				m.Manifests[i].From = p.from.String()
-			}
-		}
+		x.tellFrom(&m.Manifests[i])
 	}
 	return &m, nil
+}
+
+// tellFrom says where an image of a report is taken from, with its attestations.
+func (x *Draft) tellFrom(m *Manifest) {
+	at := slices.IndexFunc(x.parts, func(p part) bool { return p.entry.Image.Digest == m.Digest })
+	if at < 0 {
+		return
+	}
+	m.From = x.parts[at].from.String()
+	for i := range m.Attestations {
+		m.Attestations[i].From = m.From
+	}
 }
 
 func (x *Draft) build() (v1.Descriptor, []byte) {
