@@ -62,7 +62,7 @@ unit: ## Test the packages with the race detector, the seeds of the fuzz tests i
 	go test $$race $$(go list ./... | grep -Ev '^berth/conformance(/clients)?$$')
 
 .PHONY: conformance
-conformance: $(CLIENTS) $(BUILDERS) $(HELM) ## Test the program from outside: official suite, clients, kill -9, full disks
+conformance: $(CLIENTS) $(PEER) $(BUILDERS) $(HELM) ## Test the program from outside: official suite, clients, kill -9, full disks
 	BERTH_TOOLS=$(CURDIR)/$(BIN) go test -v -count=1 -timeout 20m -p 1 ./conformance ./conformance/clients
 
 .PHONY: conformance-table
