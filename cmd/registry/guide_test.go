@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // TestMain lets the tests run this program as a command of its own.
@@ -168,6 +170,30 @@ func TestTrustGuide(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"docker login " + address, "--config buildkitd.toml", "installed  ", "unchanged  ", "removed  ", "mirror/key.pem"} {
+		if !strings.Contains(all.String(), want) {
+			t.Errorf("%q is not in\n%s", want, all.String())
+		}
+	}
+}
+
+// TestMultiarchGuide does what docs/guides/multiarch.md says, with images that were built on two machines.
+func TestMultiarchGuide(t *testing.T) {
+	t.Parallel()
+	g := newGallery(t)
+	g.image("app", "1.2-amd64", v1.MediaTypeImageManifest, "linux/amd64")
+	g.built("app", "1.2-arm", "linux/arm")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	script(t, filepath.Join(bin, "registry"), `BERTH_TEST_COMMAND=1 exec `+self+` "$@"`)
+	guide := guideRunner{t, t.TempDir(), append([]string{"PATH=" + bin + ":" + os.Getenv("PATH")}, g.environ...)}
+	var all strings.Builder
+	for _, block := range shellBlocks(t, "../../docs/guides/multiarch.md") {
+		all.WriteString(guide.run(strings.ReplaceAll(block, "registry.lan:5000", g.host)))
+	}
+	for _, want := range []string{"dry run: nothing was changed", "OCI index, 2 images", "\n  provenance", `"platform": "linux/amd64"`, `"platform": "linux/arm/v7"`} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("%q is not in\n%s", want, all.String())
 		}

@@ -415,7 +415,8 @@ func TestConfigCheck(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, args := range [][]string{nil, {"--help"}, {"serve", "--help"}, {"config", "check", "--help"}, {"fsck", "--help"}, {"healthcheck", "--help"}, {"version"}} {
+	for _, args := range [][]string{nil, {"--help"}, {"serve", "--help"}, {"config", "check", "--help"}, {"fsck", "--help"}, {"healthcheck", "--help"},
+		{"inspect", "--help"}, {"index"}, {"index", "create", "--help"}, {"index", "show", "--help"}, {"version"}} {
 		out, _, err := command(t, nil, args...)
 		if err != nil || len(out) < 5 {
 			t.Errorf("%v: %q, %v", args, out, err)
