@@ -92,18 +92,18 @@ func (i *inspection) turn(ctx context.Context, fn func() error) error {
 // look completes m from its document, and finds what refers to it.
 func (i *inspection) look(ctx context.Context, m *Manifest, doc document, depth int) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if manifest.IsIndex(doc.descriptor.MediaType) {
-			return i.lookAtIndex(ctx, m, doc, depth)
-		}
-		return i.lookAtImage(ctx, m, doc)
-	})
 	if m.Kind != KindAttestation {
 		group.Go(func() (err error) {
 			m.Referrers, err = i.referrers(ctx, doc.descriptor)
 			return err
 		})
 	}
+	group.Go(func() error { // which may find that m is of another kind
+		if manifest.IsIndex(doc.descriptor.MediaType) {
+			return i.lookAtIndex(ctx, m, doc, depth)
+		}
+		return i.lookAtImage(ctx, m, doc)
+	})
 	err := group.Wait()
 	m.sum()
 	return err
