@@ -176,10 +176,8 @@ func TestTrustGuide(t *testing.T) {
 	}
 }
 
-// TestMultiarchGuide does what docs/guides/multiarch.md says, with images that were built on two machines.
-func TestMultiarchGuide(t *testing.T) {
-	t.Parallel()
-	g := newGallery(t)
+// testMultiarchGuide does what docs/guides/multiarch.md says, with images that were built on two machines.
+func testMultiarchGuide(t *testing.T, g *gallery) {
 	g.image("app", "1.2-amd64", v1.MediaTypeImageManifest, "linux/amd64")
 	g.built("app", "1.2-arm", "linux/arm")
 	self, err := os.Executable()

@@ -151,136 +151,146 @@ func (g *gallery) built(repository, tag, platform string) (image, attestation v1
 	return image, attestation
 }
 
-// TestIndexCreate makes one tag of what was built on two machines, one of them into another repository, and looks at it.
-func TestIndexCreate(t *testing.T) {
-	t.Parallel()
-	g := newGallery(t)
-	arm, attested := g.built("build/app", "1-arm", "linux/arm")
-	amd := g.image("app", "1-amd64", v1.MediaTypeImageManifest, "linux/amd64")
+// TestImageCommands works on images with the commands for them, in one registry with a repository for each test.
+func TestImageCommands(t *testing.T) {
+	g := newGallery(t, `REGISTRY_POLICY_PLATFORMS=[
+		{repositories: [policed], tags: [warned], require: [linux/arm]},
+		{repositories: [policed], tags: [refused], require: [linux/arm], on: reject}]`)
+	for name, test := range map[string]func(*testing.T, *gallery){
+		"index create":                      testIndexCreate,
+		"index create of Docker's images":   testIndexCreateDocker,
+		"index create of the same platform": testIndexCreateSamePlatform,
+		"index create of what is no image":  testIndexCreateRefuses,
+		"index create under a policy":       testIndexCreatePolicy,
+		"text":                              testInspectText,
+		"reach":                             testReach,
+		"guide":                             testMultiarchGuide,
+	} {
+		t.Run(name, func(t *testing.T) {
+			mine := *g
+			mine.t = t
+			test(t, &mine)
+		})
+	}
+}
 
-	if out := g.do("index", "create", "app:1", "build/app:1-arm", "app:1-amd64", "--dry-run"); !strings.Contains(out, amd.Digest.String()) {
+// testIndexCreate makes one tag of what was built on two machines, one of them into another repository, and looks at it.
+func testIndexCreate(t *testing.T, g *gallery) {
+	arm, attested := g.built("build/made", "1-arm", "linux/arm")
+	amd := g.image("made", "1-amd64", v1.MediaTypeImageManifest, "linux/amd64")
+
+	if out := g.do("index", "create", "made:1", "build/made:1-arm", "made:1-amd64", "--dry-run"); !strings.Contains(out, amd.Digest.String()) {
 		t.Errorf("dry run:\n%s", out)
 	}
-	if _, _, err := g.try("index", "show", "app:1"); err == nil || !strings.Contains(err.Error(), "has no tag 1; it has 1-amd64") {
+	if _, _, err := g.try("index", "show", "made:1"); err == nil || !strings.Contains(err.Error(), "has no tag 1; it has 1-amd64") {
 		t.Errorf("after a dry run: %v", err)
 	}
-	made := g.report("index", "create", "app:1", "build/app:1-arm", "app:1-amd64")
-	if made.Reference != g.host+"/app:1" || made.MediaType != v1.MediaTypeImageIndex || len(made.Manifests) != 2 {
+	made := g.report("index", "create", "made:1", "build/made:1-arm", "made:1-amd64")
+	if made.Reference != g.host+"/made:1" || made.MediaType != v1.MediaTypeImageIndex || len(made.Manifests) != 2 {
 		t.Fatalf("made %+v", made)
 	}
 	first, second := made.Manifests[0], made.Manifests[1]
-	if first.Digest != amd.Digest || first.Platform != "linux/amd64" || first.From != g.host+"/app:1-amd64" {
+	if first.Digest != amd.Digest || first.Platform != "linux/amd64" || first.From != g.host+"/made:1-amd64" {
 		t.Errorf("the first is %+v", first)
 	}
-	if second.Digest != arm.Digest || second.Platform != "linux/arm/v7" || second.From != g.host+"/build/app:1-arm" ||
+	if second.Digest != arm.Digest || second.Platform != "linux/arm/v7" || second.From != g.host+"/build/made:1-arm" ||
 		len(second.Attestations) != 1 || second.Attestations[0].Digest != attested.Digest {
 		t.Errorf("the second is %+v", second)
 	}
-	if shown := g.report("index", "show", "app:1"); shown.Digest != made.Digest || len(shown.Manifests) != 2 || shown.Manifests[0].From != "" {
+	if shown := g.report("index", "show", "made:1"); shown.Digest != made.Digest || len(shown.Manifests) != 2 || shown.Manifests[0].From != "" {
 		t.Errorf("shown %+v", shown)
 	}
-	for _, child := range g.report("inspect", "app:1").Manifests {
+	for _, child := range g.report("inspect", "made:1").Manifests {
 		if child.Missing || child.Layers != 1 || child.Created.Year() != 2026 {
 			t.Errorf("%+v", child)
 		}
 	}
-	if again := g.report("index", "create", "other:1", "app:1"); again.Digest != made.Digest {
+	if again := g.report("index", "create", "other:1", "made:1"); again.Digest != made.Digest {
 		t.Errorf("of its own images it makes %s, want %s", again.Digest, made.Digest)
 	}
 }
 
 // Docker's own images make a list that its old versions know.
-func TestIndexCreateDocker(t *testing.T) {
-	t.Parallel()
-	g := newGallery(t)
-	g.image("app", "arm", manifest.MediaTypeDockerManifest, "linux/arm/v6")
-	g.image("app", "amd", manifest.MediaTypeDockerManifest, "linux/amd64")
-	if made := g.report("index", "create", "app:1", "app:arm", "app:amd"); made.MediaType != manifest.MediaTypeDockerManifestList {
+func testIndexCreateDocker(t *testing.T, g *gallery) {
+	g.image("docker", "arm", manifest.MediaTypeDockerManifest, "linux/arm/v6")
+	g.image("docker", "amd", manifest.MediaTypeDockerManifest, "linux/amd64")
+	if made := g.report("index", "create", "docker:1", "docker:arm", "docker:amd"); made.MediaType != manifest.MediaTypeDockerManifestList {
 		t.Errorf("made %+v", made)
 	}
 }
 
-func TestIndexCreateSamePlatform(t *testing.T) {
-	t.Parallel()
-	g := newGallery(t)
-	g.image("app", "old", v1.MediaTypeImageManifest, "linux/arm/v7")
-	amd := g.image("app", "amd", v1.MediaTypeImageManifest, "linux/amd64")
-	arm, _ := g.built("app", "new", "linux/arm") // the same platform, said otherwise
-	g.do("index", "create", "app:1", "app:old", "app:amd")
-	_, _, err := g.try("index", "create", "app:1", "app:1", "app:new")
-	for _, want := range []string{g.host + "/app:1 and " + g.host + "/app:new", "linux/arm/v7", "--replace"} {
+func testIndexCreateSamePlatform(t *testing.T, g *gallery) {
+	g.image("same", "old", v1.MediaTypeImageManifest, "linux/arm/v7")
+	amd := g.image("same", "amd", v1.MediaTypeImageManifest, "linux/amd64")
+	arm, _ := g.built("same", "new", "linux/arm") // the same platform, said otherwise
+	g.do("index", "create", "same:1", "same:old", "same:amd")
+	_, _, err := g.try("index", "create", "same:1", "same:1", "same:new")
+	for _, want := range []string{g.host + "/same:1 and " + g.host + "/same:new", "linux/arm/v7", "--replace"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
-	made := g.report("index", "create", "app:1", "app:1", "app:new", "--replace")
+	made := g.report("index", "create", "same:1", "same:1", "same:new", "--replace")
 	if len(made.Manifests) != 2 || made.Manifests[0].Digest != amd.Digest || made.Manifests[1].Digest != arm.Digest ||
 		len(made.Manifests[1].Attestations) != 1 {
 		t.Errorf("made %+v", made.Manifests)
 	}
-	if made = g.report("index", "create", "app:same", "app:amd", "app:amd"); len(made.Manifests) != 1 {
+	if made = g.report("index", "create", "same:same", "same:amd", "same:amd"); len(made.Manifests) != 1 {
 		t.Errorf("of the same image twice: %+v", made.Manifests)
 	}
 }
 
-func TestIndexCreateRefuses(t *testing.T) {
-	t.Parallel()
-	g := newGallery(t)
-	image := g.image("app", "1", v1.MediaTypeImageManifest, "linux/amd64")
-	g.manifest("app", "nested", v1.MediaTypeImageIndex, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []v1.Descriptor{
-		g.manifest("app", "inner", v1.MediaTypeImageIndex, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []v1.Descriptor{image}})}})
-	empty := g.blob("app", v1.MediaTypeEmptyJSON, "{}")
+func testIndexCreateRefuses(t *testing.T, g *gallery) {
+	image := g.image("refused", "1", v1.MediaTypeImageManifest, "linux/amd64")
+	g.manifest("refused", "nested", v1.MediaTypeImageIndex, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []v1.Descriptor{
+		g.manifest("refused", "inner", v1.MediaTypeImageIndex, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []v1.Descriptor{image}})}})
+	empty := g.blob("refused", v1.MediaTypeEmptyJSON, "{}")
 	artifact := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, ArtifactType: "application/x-chart", Config: empty, Layers: []v1.Descriptor{empty}}
-	g.manifest("app", "chart", v1.MediaTypeImageManifest, artifact)
-	g.manifest("app", "charts", v1.MediaTypeImageIndex, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []v1.Descriptor{}})
-	config := g.blob("app", v1.MediaTypeImageConfig, `{"rootfs":{}}`)
-	g.manifest("app", "untold", v1.MediaTypeImageManifest, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, Config: config,
+	g.manifest("refused", "chart", v1.MediaTypeImageManifest, artifact)
+	g.manifest("refused", "charts", v1.MediaTypeImageIndex, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []v1.Descriptor{}})
+	config := g.blob("refused", v1.MediaTypeImageConfig, `{"rootfs":{}}`)
+	g.manifest("refused", "untold", v1.MediaTypeImageManifest, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, Config: config,
 		Layers: []v1.Descriptor{empty}})
 	for from, want := range map[string]string{
-		"app:nested": "has an index in it", "app:chart": "application/x-chart", "app:charts": "lists no image",
-		"app:untold": "does not say for which platform", "app:2": "has no tag 2", "nowhere:1": "has no repository nowhere", "App": "no reference",
+		"refused:nested": "has an index in it", "refused:chart": "application/x-chart", "refused:charts": "lists no image",
+		"refused:untold": "does not say for which platform", "refused:2": "has no tag 2", "nowhere:1": "has no repository nowhere", "App": "no reference",
 	} {
-		if _, _, err := g.try("index", "create", "app:made", "app:1", from); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := g.try("index", "create", "refused:made", "refused:1", from); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", from, err, want)
 		}
 	}
-	if _, _, err := g.try("index", "create", "app@"+image.Digest.String(), "app:1"); err == nil || !strings.Contains(err.Error(), "under a tag") {
+	if _, _, err := g.try("index", "create", "refused@"+image.Digest.String(), "refused:1"); err == nil || !strings.Contains(err.Error(), "under a tag") {
 		t.Errorf("by digest: %v", err)
 	}
-	if _, _, err := g.try("inspect", "app:made"); err == nil {
+	if _, _, err := g.try("inspect", "refused:made"); err == nil {
 		t.Error("what was refused is there")
 	}
 }
 
 // What the registry says of a tag that it takes is shown, and what it refuses is said.
-func TestIndexCreatePolicy(t *testing.T) {
-	t.Parallel()
-	g := newGallery(t, `REGISTRY_POLICY_PLATFORMS=[
-		{repositories: ["**"], tags: [warned], require: [linux/arm]}, {repositories: ["**"], tags: [refused], require: [linux/arm], on: reject}]`)
-	g.image("app", "1", v1.MediaTypeImageManifest, "linux/amd64")
-	if _, errOut, err := g.try("index", "create", "app:warned", "app:1"); err != nil || !strings.Contains(errOut, "warning: app:warned lacks linux/arm/v7") {
+func testIndexCreatePolicy(t *testing.T, g *gallery) {
+	g.image("policed", "1", v1.MediaTypeImageManifest, "linux/amd64")
+	if _, errOut, err := g.try("index", "create", "policed:warned", "policed:1"); err != nil || !strings.Contains(errOut, "warning: policed:warned lacks linux/arm/v7") {
 		t.Errorf("got %v and %q", err, errOut)
 	}
-	if _, _, err := g.try("index", "create", "app:refused", "app:1"); err == nil || !strings.Contains(err.Error(), "lacks linux/arm/v7") {
+	if _, _, err := g.try("index", "create", "policed:refused", "policed:1"); err == nil || !strings.Contains(err.Error(), "lacks linux/arm/v7") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestInspectText pins what people see, but for the figures.
-func TestInspectText(t *testing.T) {
-	t.Parallel()
-	g := newGallery(t)
-	image, _ := g.built("app", "1", "linux/arm")
+// testInspectText pins what people see, but for the figures.
+func testInspectText(t *testing.T, g *gallery) {
+	image, _ := g.built("text", "1", "linux/arm")
 	image.Platform = nil
-	empty := g.blob("app", v1.MediaTypeEmptyJSON, "{}")
-	g.manifest("app", "", v1.MediaTypeImageManifest, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+	empty := g.blob("text", v1.MediaTypeEmptyJSON, "{}")
+	g.manifest("text", "", v1.MediaTypeImageManifest, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: v1.MediaTypeImageManifest, ArtifactType: "application/spdx+json", Subject: &image, Config: empty,
 		Layers: []v1.Descriptor{empty}, Annotations: map[string]string{"a": "b"}})
 	for _, test := range []struct {
 		args []string
 		want string
 	}{
-		{[]string{"inspect", "app:1"}, `HOST/app:1
+		{[]string{"inspect", "text:1"}, `HOST/text:1
  digest DIGEST
  type OCI index, 1 image
  size SIZE
@@ -292,7 +302,7 @@ linux/arm/v7 DIGEST SIZE 2026-01-02 03:04:05 1
 REFERRER DIGEST SIZE ANNOTATIONS OF
 application/spdx+json DIGEST SIZE 1 linux/arm/v7
 `},
-		{[]string{"index", "show", "app:1"}, `HOST/app:1
+		{[]string{"index", "show", "text:1"}, `HOST/text:1
  digest DIGEST
  type OCI index, 1 image
 
@@ -300,13 +310,13 @@ PLATFORM DIGEST SIZE
 linux/arm/v7 DIGEST SIZE
  attestation DIGEST SIZE
 `},
-		{[]string{"index", "create", "app:2", "app:1"}, `HOST/app:2
+		{[]string{"index", "create", "text:2", "text:1"}, `HOST/text:2
  digest DIGEST
  type OCI index, 1 image
 
 PLATFORM DIGEST SIZE FROM
-linux/arm/v7 DIGEST SIZE HOST/app:1
- attestation DIGEST SIZE HOST/app:1
+linux/arm/v7 DIGEST SIZE HOST/text:1
+ attestation DIGEST SIZE HOST/text:1
 `},
 	} {
 		out := strings.ReplaceAll(g.do(test.args...), g.host, "HOST")
@@ -339,10 +349,8 @@ func checkAligned(t *testing.T, table string) {
 }
 
 // The commands find the registry of this machine, its CA and the login, or take them from flags.
-func TestReach(t *testing.T) {
-	t.Parallel()
-	g := newGallery(t)
-	g.image("app", "1", v1.MediaTypeImageManifest, "linux/amd64")
+func testReach(t *testing.T, g *gallery) {
+	g.image("reached", "1", v1.MediaTypeImageManifest, "linux/amd64")
 	ca, empty := filepath.Join(g.directory, "tls", "ca.pem"), []string{"HOME=" + t.TempDir(), "DESTDIR=" + t.TempDir()}
 	_, port, _ := strings.Cut(g.host, ":")
 	for _, test := range []struct {
@@ -352,18 +360,18 @@ func TestReach(t *testing.T) {
 		args    []string
 		want    string // a part of the error, or nothing
 	}{
-		{"by configuration", g.environ, "", []string{"app:1"}, ""},
-		{"by name", g.environ, "", []string{g.host + "/app:1"}, ""},
-		{"by another name", g.environ, "", []string{"localhost:" + port + "/app:1"}, ""},
-		{"by flags", empty, secretPassword + "\n", []string{g.host + "/app:1", "--ca", ca, "-u", "admin", "--password-stdin"}, ""},
-		{"without CA", empty, "", []string{g.host + "/app:1"}, "registry cert show"},
-		{"without login", empty, "", []string{g.host + "/app:1", "--ca", ca}, "docker login " + g.host},
-		{"wrong password", g.environ, "x", []string{"app:1", "-u", "admin", "--password-stdin"}, `the login of "admin"`},
-		{"no password", g.environ, "", []string{"app:1", "-u", "admin", "--password-stdin"}, "no password"},
-		{"half a login", g.environ, "", []string{"app:1", "-u", "admin"}, "password-stdin"},
-		{"no such CA", g.environ, "", []string{"app:1", "--ca", "/nowhere"}, "--ca"},
-		{"a CA that is none", g.environ, "", []string{"app:1", "--ca", os.Args[0]}, "no certificate"},
-		{"no such configuration", g.environ, "", []string{"app:1", "--config", "/nowhere"}, "/nowhere"},
+		{"by configuration", g.environ, "", []string{"reached:1"}, ""},
+		{"by name", g.environ, "", []string{g.host + "/reached:1"}, ""},
+		{"by another name", g.environ, "", []string{"localhost:" + port + "/reached:1"}, ""},
+		{"by flags", empty, secretPassword + "\n", []string{g.host + "/reached:1", "--ca", ca, "-u", "admin", "--password-stdin"}, ""},
+		{"without CA", empty, "", []string{g.host + "/reached:1"}, "registry cert show"},
+		{"without login", empty, "", []string{g.host + "/reached:1", "--ca", ca}, "docker login " + g.host},
+		{"wrong password", g.environ, "x", []string{"reached:1", "-u", "admin", "--password-stdin"}, `the login of "admin"`},
+		{"no password", g.environ, "", []string{"reached:1", "-u", "admin", "--password-stdin"}, "no password"},
+		{"half a login", g.environ, "", []string{"reached:1", "-u", "admin"}, "password-stdin"},
+		{"no such CA", g.environ, "", []string{"reached:1", "--ca", "/nowhere"}, "--ca"},
+		{"a CA that is none", g.environ, "", []string{"reached:1", "--ca", os.Args[0]}, "no certificate"},
+		{"no such configuration", g.environ, "", []string{"reached:1", "--config", "/nowhere"}, "/nowhere"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var out, errOut output
