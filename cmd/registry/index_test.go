@@ -251,8 +251,10 @@ func testIndexCreateRefuses(t *testing.T, g *gallery) {
 	config := g.blob("refused", v1.MediaTypeImageConfig, `{"rootfs":{}}`)
 	g.manifest("refused", "untold", v1.MediaTypeImageManifest, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, Config: config,
 		Layers: []v1.Descriptor{empty}})
+	_, attestation := g.built("refused", "built", "linux/arm")
 	for from, want := range map[string]string{
-		"refused:nested": "has an index in it", "refused:chart": "application/x-chart", "refused:charts": "lists no image",
+		"refused@" + attestation.Digest.String(): "does not say for which platform",
+		"refused:nested":                         "has an index in it", "refused:chart": "application/x-chart", "refused:charts": "lists no image",
 		"refused:untold": "does not say for which platform", "refused:2": "has no tag 2", "nowhere:1": "has no repository nowhere", "App": "no reference",
 	} {
 		if _, _, err := g.try("index", "create", "refused:made", "refused:1", from); err == nil || !strings.Contains(err.Error(), want) {
@@ -370,7 +372,7 @@ func testReach(t *testing.T, g *gallery) {
 		{"no password", g.environ, "", []string{"reached:1", "-u", "admin", "--password-stdin"}, "no password"},
 		{"half a login", g.environ, "", []string{"reached:1", "-u", "admin"}, "password-stdin"},
 		{"no such CA", g.environ, "", []string{"reached:1", "--ca", "/nowhere"}, "--ca"},
-		{"a CA that is none", g.environ, "", []string{"reached:1", "--ca", os.Args[0]}, "no certificate"},
+		{"a CA that is none", g.environ, "", []string{"reached:1", "--ca", "main.go"}, "no certificate"},
 		{"no such configuration", g.environ, "", []string{"reached:1", "--config", "/nowhere"}, "/nowhere"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
