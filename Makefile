@@ -38,7 +38,7 @@ test: requirements check cross unit conformance ## Check, build and test everyth
 .PHONY: requirements
 requirements: ## Install what the tests need and Go does not bring (Debian, as root)
 	@tools/install-debian.sh gcc libc6-dev busybox-static curl dash openssl shellcheck wget \
-		containerd docker.io iproute2 iptables podman runc skopeo util-linux
+		containerd docker.io iproute2 iptables podman qemu-user-static runc skopeo util-linux
 
 .PHONY: check
 check: $(LINT) ## Check the format and what can be seen without running

@@ -69,6 +69,7 @@ func needRoot(t *testing.T) {
 
 // options says how a test wants its registry.
 type options struct {
+	program  string   // by default the one for this machine
 	root     string   // data directory; by default a new one
 	tls      bool     // serve HTTPS with the certificate that Berth makes, instead of HTTP
 	htpasswd bool     // let only user, with password, in
@@ -107,7 +108,10 @@ func start(t *testing.T, o options) *berth {
 // configure says how to run a registry on a free port.
 func configure(t *testing.T, o options) server.Config {
 	t.Helper()
-	executable, err := program()
+	executable, err := o.program, error(nil)
+	if executable == "" {
+		executable, err = program()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
