@@ -2,6 +2,7 @@ package clients
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -38,6 +39,12 @@ func TestSwarm(t *testing.T) {
 	}
 	mention(t, guide.follow("See it run"), "hello from alfred", "hello from rpi1", "simple-rest-app:latest@sha256:",
 		`{"Architecture":"amd64","OS":"linux"}`, alfredHost+"/simple-rest-app ")
+
+	// What the guide says of nodes that run nothing. Docker tells Swarm that an image for 32-bit ARM runs anywhere.
+	alfred.expectComplaint("linux/s390x", "unsupported platform")
+	alfred.expectComplaint("linux/arm/v7", "No such image")
+	mention(t, rpi1.daemons[0].Printed(), "no matching manifest for linux/amd64")
+	mention(t, guide.follow("When a node runs nothing"), "repository=only ", "tags=armv7 ", "platform=linux/amd64 ", "remote="+rpi1Address)
 	guide.finish()
 
 	log := alfred.do("cat " + workDirectory + "/registry.log")
@@ -45,6 +52,18 @@ func TestSwarm(t *testing.T) {
 	if !byNode.MatchString(log) {
 		t.Errorf("rpi1 did not pull with the token of the nodes:\n%s", log)
 	}
+}
+
+// expectComplaint has the swarm run an image for one platform only, which rpi1 is not of, and waits for it to complain.
+func (m *machine) expectComplaint(platform, complaint string) {
+	m.t.Helper()
+	name := strings.ReplaceAll(strings.TrimPrefix(platform, "linux/"), "/", "")
+	image := alfredHost + "/only:" + name
+	m.write(workDirectory+"/"+name+"/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")
+	m.do("cd " + workDirectory + " && docker buildx build --platform " + platform + " --tag " + image + " --push " + name)
+	m.do("docker service create --detach --with-registry-auth --mode global --name " + name + " " + image + " run")
+	m.await("docker service ps --no-trunc --filter node=rpi1 "+name+" | grep '"+complaint+"'", func() bool { return true })
+	m.do("docker service rm " + name)
 }
 
 // leaveSwarm ends the tasks of a swarm.
