@@ -2,8 +2,8 @@
 // images and assemble indexes.
 //
 // What it returns was compared with its digest. It reads at most 4 MiB of a manifest or config, and at most a thousand
-// manifests for one report, whatever a registry says. It uses plain HTTP only where it is told to, and sends a login only to
-// the registry that it is for, over a connection that was verified.
+// manifests for one report, whatever a registry says. It uses plain HTTP only where it is told to, and verifies every other
+// connection. A login is sent only to the registry that it is for, and to the token server that this one names.
 //
 // It fails with a *Problem where a person can do something about it, and with what the network said elsewhere.
 package client
