@@ -114,6 +114,7 @@ type timed struct {
 	manifest.Entry
 	platform manifest.Platform
 	pushed   time.Time
+	row      metadata.AssemblyPart // of the image
 }
 
 // tagged returns what the tags for single platforms add to the index, that of the push last, and when that was. It reports false
@@ -171,7 +172,7 @@ func (a *assembly) contribution(p metadata.AssemblyPart) (timed, error) {
 		if len(inside) != 1 {
 			return timed{}, errNoImage
 		}
-		e.Entry, image = inside[0].Entry, child(p, inside[0].Image.Digest)
+		e.Entry, image = inside[0].Entry, inside[0].row
 	}
 	if !manifest.IsImageConfig(image.ArtifactType) {
 		return timed{}, errNoImage
@@ -206,21 +207,17 @@ func present(index metadata.AssemblyPart) (entries []timed) {
 	if err != nil {
 		return nil // what is stored was read before
 	}
-	there := slices.DeleteFunc(m.Children, func(d v1.Descriptor) bool { return child(index, d.Digest).Digest == "" })
-	for _, e := range manifest.Entries(there) {
+	there := make(map[digest.Digest]metadata.AssemblyPart, len(index.Children))
+	for _, c := range index.Children {
+		there[c.Digest] = c
+	}
+	m.Children = slices.DeleteFunc(m.Children, func(d v1.Descriptor) bool { return there[d.Digest].Digest == "" })
+	for _, e := range manifest.Entries(m.Children) {
 		p, _ := manifest.PlatformOf(e.Image)
-		entries = append(entries, timed{Entry: e, platform: p, pushed: child(index, e.Image.Digest).Pushed})
+		image := there[e.Image.Digest]
+		entries = append(entries, timed{Entry: e, platform: p, pushed: image.Pushed, row: image})
 	}
 	return entries
-}
-
-// child finds a child of an index by its digest, or the zero part.
-func child(index metadata.AssemblyPart, d digest.Digest) metadata.AssemblyPart {
-	i := slices.IndexFunc(index.Children, func(c metadata.AssemblyPart) bool { return c.Digest == d })
-	if i < 0 {
-		return metadata.AssemblyPart{}
-	}
-	return index.Children[i]
 }
 
 // withPlatform keeps what an index says of the version of an operating system, which its images' rows don't.

@@ -33,10 +33,17 @@ func Attests(attestation, image v1.Descriptor) bool {
 // Entries returns the images among the children of an index that can be run, each with its attestations, in order. Indexes
 // in the index, artifacts, layers of build caches, and what is for the platform unknown/unknown are left out.
 func Entries(children []v1.Descriptor) []Entry {
+	attestations := make(map[string][]v1.Descriptor) // by the digest that they are about
+	for _, c := range children {
+		if IsAttestation(c) {
+			about := c.Annotations[annotationReferenceDigest]
+			attestations[about] = append(attestations[about], c)
+		}
+	}
 	var entries []Entry
 	for _, c := range children {
 		if runs(c) {
-			entries = append(entries, Entry{Image: c, Attestations: attestations(children, c)})
+			entries = append(entries, Entry{Image: c, Attestations: attestations[c.Digest.String()]})
 		}
 	}
 	return entries
@@ -48,15 +55,6 @@ func runs(d v1.Descriptor) bool {
 	}
 	_, known := PlatformOf(d)
 	return known || d.Platform == nil
-}
-
-func attestations(children []v1.Descriptor, image v1.Descriptor) (all []v1.Descriptor) {
-	for _, c := range children {
-		if Attests(c, image) {
-			all = append(all, c)
-		}
-	}
-	return all
 }
 
 // NewIndex writes the index of images whose descriptors have platforms. It is sorted by operating system, architecture and
