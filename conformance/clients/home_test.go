@@ -19,12 +19,12 @@ const (
 func home(t *testing.T) (alfred, rpi1 *machine) {
 	t.Helper()
 	alfred, rpi1 = newMachine(t), newMachine(t)
+	installRegistry(alfred)
 	connect(alfred, alfredAddress, rpi1, rpi1Address)
 	for name, m := range map[string]*machine{"alfred": alfred, "rpi1": rpi1} {
 		m.do("hostname " + name)
 		startDockerd(m, controlGroup(m, name))
 	}
-	installRegistry(alfred)
 	return alfred, rpi1
 }
 
@@ -43,12 +43,20 @@ func startDockerd(m *machine, group string) {
 	m.t.Cleanup(func() { m.do("docker ps --all --quiet | xargs --no-run-if-empty docker rm --force") })
 }
 
-// installRegistry puts the program in the PATH of a machine, and makes Go find there what it compiled elsewhere.
+// installRegistry puts the program in the PATH of a machine, and makes Go find there what it compiled elsewhere: the parts of
+// the standard library that the programs of the guides need, for which a command on a machine may be too short.
 func installRegistry(m *machine) {
 	m.t.Helper()
 	executable, err := program()
 	if err != nil {
 		m.t.Fatal(err)
+	}
+	for _, architecture := range []string{"amd64", "arm"} {
+		compile := exec.CommandContext(m.t.Context(), "go", "build", "net/http", "encoding/json")
+		compile.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOARM=7")
+		if out, err := compile.CombinedOutput(); err != nil {
+			m.t.Fatalf("compile for %s: %v\n%s", architecture, err, out)
+		}
 	}
 	compiled, err := exec.CommandContext(m.t.Context(), "go", "env", "GOCACHE").Output()
 	if err != nil {
