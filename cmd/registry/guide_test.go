@@ -176,8 +176,19 @@ func TestTrustGuide(t *testing.T) {
 	}
 }
 
-// testMultiarchGuide does what docs/guides/multiarch.md says, with images that were built on two machines.
-func testMultiarchGuide(t *testing.T, g *gallery) {
+// TestMultiarchGuide does what docs/guides/multiarch.md says, with images that were built on two machines. The registry has the
+// configuration of the guide.
+func TestMultiarchGuide(t *testing.T) {
+	page, err := os.ReadFile("../../docs/guides/multiarch.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\nindexes:\n")
+	rule, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("the guide has no rule")
+	}
+	g := newGallery(t, "REGISTRY_INDEXES="+rule)
 	g.image("app", "1.2-amd64", v1.MediaTypeImageManifest, "linux/amd64")
 	g.built("app", "1.2-arm", "linux/arm")
 	self, err := os.Executable()
@@ -188,8 +199,12 @@ func testMultiarchGuide(t *testing.T, g *gallery) {
 	script(t, filepath.Join(bin, "registry"), `BERTH_TEST_COMMAND=1 exec `+self+` "$@"`)
 	guide := guideRunner{t, t.TempDir(), append([]string{"PATH=" + bin + ":" + os.Getenv("PATH")}, g.environ...)}
 	var all strings.Builder
-	for _, block := range shellBlocks(t, "../../docs/guides/multiarch.md") {
-		all.WriteString(guide.run(strings.ReplaceAll(block, "registry.lan:5000", g.host)))
+	for i, block := range shellBlocks(t, "../../docs/guides/multiarch.md") {
+		out := guide.run(strings.ReplaceAll(block, "registry.lan:5000", g.host))
+		if i == 1 && (!strings.Contains(out, "linux/amd64") || !strings.Contains(out, "linux/arm/v7") || !strings.Contains(out, "provenance")) {
+			t.Errorf("the registry made no index of both:\n%s", out)
+		}
+		all.WriteString(out)
 	}
 	for _, want := range []string{"dry run: nothing was changed", "OCI index, 2 images", "\n  provenance", `"platform": "linux/amd64"`, `"platform": "linux/arm/v7"`} {
 		if !strings.Contains(all.String(), want) {

@@ -164,7 +164,6 @@ func TestImageCommands(t *testing.T) {
 		"index create under a policy":       testIndexCreatePolicy,
 		"text":                              testInspectText,
 		"reach":                             testReach,
-		"guide":                             testMultiarchGuide,
 	} {
 		t.Run(name, func(t *testing.T) {
 			mine := *g
