@@ -21,8 +21,8 @@ FUZZTIME  ?= 10s
 CLIENTS   := $(addprefix $(BIN)/,conformance crane oras pebble pebble-challtestsrv)
 LINT      := $(BIN)/staticcheck
 PEER      := $(BIN)/distribution
-BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd)
-HELM      := $(BIN)/helm
+BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd dockerd containerd containerd-shim-runc-v2)
+LARGE     := $(addprefix $(BIN)/,helm regctl cosign)
 
 .PHONY: help
 help: ## List what there is to make
@@ -37,7 +37,7 @@ test: requirements check cross unit conformance ## Check, build and test everyth
 
 .PHONY: requirements
 requirements: ## Install what the tests need and Go does not bring (Debian, as root)
-	@tools/install-debian.sh gcc libc6-dev busybox-static curl dash openssl shellcheck wget \
+	@tools/install-debian.sh gcc libc6-dev buildah busybox-static curl dash openssl shellcheck wget \
 		containerd docker.io iproute2 iptables podman qemu-user-static runc skopeo util-linux
 
 .PHONY: check
@@ -62,7 +62,7 @@ unit: ## Test the packages with the race detector, the seeds of the fuzz tests i
 	go test $$race $$(go list ./... | grep -Ev '^berth/conformance(/clients)?$$')
 
 .PHONY: conformance
-conformance: $(CLIENTS) $(PEER) $(BUILDERS) $(HELM) ## Test the program from outside: official suite, clients, kill -9, full disks
+conformance: $(CLIENTS) $(PEER) $(BUILDERS) $(LARGE) ## Test the program from outside: official suite, clients, kill -9, full disks
 	BERTH_TOOLS=$(CURDIR)/$(BIN) go test -v -count=1 -timeout 20m -p 1 ./conformance ./conformance/clients
 
 .PHONY: conformance-table
@@ -70,6 +70,11 @@ conformance-table: $(CLIENTS) ## Write docs/conformance.md
 	mkdir -p docs
 	CONFORMANCE_TABLE=$(CURDIR)/docs/conformance.md BERTH_TOOLS=$(CURDIR)/$(BIN) \
 		go test -count=1 -run '^TestOfficialSuite$$' ./conformance
+
+.PHONY: clients-table
+clients-table: $(CLIENTS) $(BUILDERS) $(LARGE) ## Write docs/clients.md
+	CLIENTS_TABLE=$(CURDIR)/docs/clients.md BERTH_TOOLS=$(CURDIR)/$(BIN) \
+		go test -count=1 -run '^TestClients$$' ./conformance/clients
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (10s)
@@ -94,7 +99,7 @@ cover: ## Report how much the packages' own tests cover
 	go tool cover -func .cache/cover | tail -n 1
 
 .PHONY: tools
-tools: $(CLIENTS) $(LINT) $(PEER) $(BUILDERS) $(HELM) ## Build the pinned programs that the checks run
+tools: $(CLIENTS) $(LINT) $(PEER) $(BUILDERS) $(LARGE) ## Build the pinned programs that the checks run
 
 $(CLIENTS) $(LINT) &: tools/go.mod tools/go.sum
 	go build -C tools -trimpath -o $(CURDIR)/$(BIN)/ tool
@@ -104,11 +109,12 @@ $(PEER): tools/peers/go.mod tools/peers/go.sum
 	go build -C tools/peers -trimpath -o $(CURDIR)/$(PEER) github.com/distribution/distribution/v3/cmd/registry
 
 $(BUILDERS) &: tools/builders/go.mod tools/builders/go.sum
-	go build -C tools/builders -trimpath -o $(CURDIR)/$(BIN)/ tool
+	go build -C tools/builders -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/ tool
 	touch $(BUILDERS)
 
-$(HELM): tools/clients/go.mod tools/clients/go.sum
-	go build -C tools/clients -trimpath -o $(CURDIR)/$(BIN)/ tool
+$(LARGE) &: tools/clients/go.mod tools/clients/go.sum
+	go build -C tools/clients -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/ tool
+	touch $(LARGE)
 
 .PHONY: clean
 clean: ## Remove what was built
