@@ -14,6 +14,9 @@ const (
 
 	platforms = "linux/amd64,linux/arm/v7"
 
+	// buildxConfig is where docker has buildx as a plugin.
+	buildxConfig = "/run/docker"
+
 	buildAndPush = "docker buildx build --progress plain --platform " + platforms + " --push --tag " + host + "/buildx:v1 /run/push"
 	// buildFrom builds an image from the one that was pushed, which makes BuildKit pull it.
 	buildFrom = "docker buildx build --progress plain --platform " + platforms + " --output type=local,dest=" + pulled + " /run/pull"
@@ -59,8 +62,9 @@ func installBuildx(m *machine) *machine {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.env = append(m.env, "DOCKER_CONFIG=/run/docker", "BUILDKITD="+filepath.Join(dir, "buildkitd"))
-	m.do("mkdir -p /run/docker/cli-plugins && ln -s " + filepath.Join(dir, "buildx") + " /run/docker/cli-plugins/docker-buildx")
+	m.env = append(m.env, "DOCKER_CONFIG="+buildxConfig, "BUILDKITD="+filepath.Join(dir, "buildkitd"))
+	m.do("mkdir -p " + buildxConfig + "/cli-plugins && ln -s " + filepath.Join(dir, "buildx") + " " +
+		buildxConfig + "/cli-plugins/docker-buildx")
 	m.write("/run/push/Dockerfile", "FROM scratch\nCOPY greeting /greeting\n")
 	m.write("/run/push/greeting", greeting)
 	m.write("/run/pull/Dockerfile", "FROM "+host+"/buildx:v1\n")

@@ -12,15 +12,16 @@ import (
 func TestContainer(t *testing.T) {
 	t.Parallel()
 	dockerHost, node := containerNetwork(t, "")
-	node.write(rootfs, string(archive(t, file{"hello", 0o644, []byte("hello\n")})))
-	docker := clients()["docker"]
+	docker, image := docker(), imagesOfPlatforms()[0]
+	image.writeTo(node)
 	node.start(docker.daemon, docker.ready)
+	node.env = append(node.env, image.env()...)
 	node.env = append(node.env, "NAME="+host+"/container:v1")
 	node.do(docker.create)
 	node.distrusts(docker.push, notForHost)
 	node.distrusts(docker.pull, notForHost)
 	node.do(trustLine(dockerHost, "docker exec registry /registry"))
-	docker.roundTrip(node)
+	docker.roundTrip(node, image)
 }
 
 // TestContainerWithoutLearning is the same with http.tls.learn off: the line itself does not get beyond the certificate.

@@ -1,5 +1,5 @@
-// Package clients tests the registry with the programs that people pull and build with, on a network: dockerd, podman,
-// skopeo, containerd and BuildKit, each of them real, as are the registry and the line that makes a machine trust it.
+// Package clients tests the registry with the programs that people push, pull and build with, on a network, each of them
+// real, as are the registry and the line that makes a machine trust it. What each of them does is in docs/clients.md.
 //
 // All of the package is tests. They run on machines of their own, each a set of Linux namespaces with a network, an /etc and
 // a /run, because on loopback docker and containerd don't verify certificates and BuildKit speaks plain HTTP, and because

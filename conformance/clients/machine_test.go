@@ -16,8 +16,8 @@ import (
 	"berth/conformance/server"
 )
 
-// A machine has its own network, processes and mounts. Its /etc is a copy of the real one that can be written to, and its
-// /run is empty; what runs on it keeps its files there, in memory.
+// A machine has its own network, processes and mounts. Its /etc and its /var/lib are copies of the real ones that can be
+// written to, and its /run is empty; what runs on it keeps its files there, in memory.
 type machine struct {
 	t       *testing.T
 	init    *exec.Cmd
@@ -30,8 +30,11 @@ const setUp = `
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
-mkdir -p /run/etc/upper /run/etc/work /run/home /run/tmp
-mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc
+mkdir -p /run/home /run/tmp
+for directory in /etc /var/lib; do
+	mkdir -p /run$directory/upper /run$directory/work
+	mount -t overlay -o lowerdir=$directory,upperdir=/run$directory/upper,workdir=/run$directory/work overlay $directory
+done
 ip link set lo up
 echo ready
 exec sleep infinity`

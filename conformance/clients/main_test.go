@@ -105,7 +105,13 @@ const answers = "curl --silent --insecure https://127.0.0.1:5000/v2/"
 // trustLine returns the line that makes a machine trust the registry on m, as that prints it.
 func trustLine(m *machine, registry string) string {
 	m.t.Helper()
-	return lastLine(m.do(registry + " cert show --address " + host + " 2>/dev/null"))
+	return trustLineFor(m, registry, host)
+}
+
+// trustLineFor is trustLine for those who call the registry by another address.
+func trustLineFor(m *machine, registry, address string) string {
+	m.t.Helper()
+	return lastLine(m.do(registry + " cert show --address " + address + " 2>/dev/null"))
 }
 
 // distrusts fails the test unless a command on the machine fails because of the registry's certificate.
