@@ -108,8 +108,8 @@ func docker() client {
 		push:    "docker push $NAME",
 		forget:  "docker image prune --all --force",
 		pull:    "docker pull ${PLATFORM:+--platform $PLATFORM} $NAME",
-		read: "container=$(docker create --pull never ${PLATFORM:+--platform $PLATFORM} $NAME none 2>/run/complaint) && " +
-			"docker cp $container:/$FILE - | tar -xO && docker rm $container >/run/removed",
+		read: "container=$(docker create --pull never ${PLATFORM:+--platform $PLATFORM} $NAME none) && " +
+			"docker cp $container:/$FILE - | tar -xO && docker rm $container >/dev/null",
 		both: `set -e
 			for platform in amd64 arm/v7; do
 				arch=${platform%/*}
@@ -209,7 +209,7 @@ func buildah() client {
 		forget:  buildah + "rmi --all --force",
 		pull:    buildah + "pull --policy always ${PLATFORM:+--platform $PLATFORM} $NAME",
 		read: "container=$(" + buildah + "from --pull-never $NAME) && " +
-			"cat $(" + buildah + "mount $container)/$FILE && " + buildah + "rm $container >/run/removed",
+			"cat $(" + buildah + "mount $container)/$FILE && " + buildah + "rm $container >/dev/null",
 		both: buildah + "manifest create $NAME && " +
 			buildah + "manifest add $NAME oci-archive:" + imageDirectory + "amd64.tar && " +
 			buildah + "manifest add $NAME oci-archive:" + imageDirectory + "arm.tar && " +
@@ -224,7 +224,7 @@ func buildah() client {
 
 // catLayout prints the file from the layers of an OCI layout.
 func catLayout(directory string) string {
-	return "for blob in " + directory + "/blobs/sha256/*; do tar -xOf $blob $FILE 2>/run/complaint || true; done"
+	return "for blob in " + directory + "/blobs/sha256/*; do tar -xOf $blob $FILE 2>/dev/null || true; done"
 }
 
 func skopeo() client {
@@ -279,8 +279,8 @@ func ctr() client {
 		forget: ctr + "rm --sync $(" + ctr + "list --quiet)",
 		pull:   ctr + "pull " + registry + "--snapshotter native ${PLATFORM:+--platform $PLATFORM} $NAME",
 		read: "mkdir -p /run/ctr/mounted && " +
-			ctr + "mount --snapshotter native --platform $FOR $NAME /run/ctr/mounted >/run/complaint && " +
-			"cat /run/ctr/mounted/$FILE && " + ctr + "unmount --rm /run/ctr/mounted >/run/complaint",
+			ctr + "mount --snapshotter native --platform $FOR $NAME /run/ctr/mounted >/dev/null && " +
+			"cat /run/ctr/mounted/$FILE && " + ctr + "unmount --rm /run/ctr/mounted >/dev/null",
 		both: ctr + "import --snapshotter native --all-platforms " + both + ".tar && " +
 			ctr + "tag --force " + imported + " $NAME && " + ctr + "push " + registry + "$NAME",
 		copy:    ctr + "tag $NAME $TO && " + ctr + "push " + registry + "$TO",

@@ -28,6 +28,11 @@ func serveRules(m *machine) string {
 	command := "env REGISTRY_AUTH=htpasswd REGISTRY_AUTH_HTPASSWD_PATH=/run/htpasswd REGISTRY_ACCESS=\"$(cat /run/access)\" " +
 		"REGISTRY_LOG_FORMATTER=json REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + dataDirectory + " " + executable
 	m.start(command+" serve >"+accessLog+" 2>&1", answers)
+	m.t.Cleanup(func() {
+		if m.t.Failed() {
+			m.t.Logf("the end of the registry's log:\n%s", m.do("tail -n 50 "+accessLog))
+		}
+	})
 	return command
 }
 
