@@ -55,7 +55,7 @@ func TestBuildxGuide(t *testing.T) {
 func expectAttestations(t *testing.T, m *machine, image string) {
 	t.Helper()
 	var images, described []string
-	for _, d := range index(m, image).Manifests {
+	for _, d := range inspectIndex(m, image).Manifests {
 		if d.Platform.OS != "unknown" {
 			images = append(images, d.Digest.String())
 			continue
@@ -112,7 +112,7 @@ func raw(m *machine, image string) string {
 	return m.do("SSL_CERT_FILE=/etc/docker/certs.d/" + alfredHost + "/ca.crt docker buildx imagetools inspect --raw " + alfredHost + "/" + image)
 }
 
-func index(m *machine, image string) v1.Index {
+func inspectIndex(m *machine, image string) v1.Index {
 	m.t.Helper()
 	var i v1.Index
 	if err := json.Unmarshal([]byte(raw(m, image)), &i); err != nil {
@@ -136,7 +136,7 @@ func expectSame(t *testing.T, m *machine, image string, others ...string) {
 func expectPlatforms(t *testing.T, m *machine, image string, want ...string) {
 	t.Helper()
 	var got []string
-	for _, d := range index(m, image).Manifests {
+	for _, d := range inspectIndex(m, image).Manifests {
 		got = append(got, strings.TrimSuffix(d.Platform.OS+"/"+d.Platform.Architecture+"/"+d.Platform.Variant, "/"))
 	}
 	if !slices.Equal(got, want) {

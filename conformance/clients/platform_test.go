@@ -5,20 +5,12 @@ import (
 	"testing"
 )
 
-// lacks is how a client is asked for a platform, and what it says of an index without it.
-type lacks struct{ pull, message string }
-
-func lacking() map[string]lacks {
-	return map[string]lacks{
-		"docker": {"docker pull --platform $PLATFORM $NAME", "no matching manifest for linux/amd64"},
-		"podman": {
-			podman + "pull --platform $PLATFORM $NAME",
-			`no image found in (?:manifest list|image index) for architecture amd64, variant "", OS linux`,
-		},
-		"ctr": {
-			ctr + "images pull --hosts-dir /etc/containerd/certs.d --snapshotter native --platform $PLATFORM $NAME",
-			"no match for platform in manifest sha256:",
-		},
+// lacking is what clients say of an index without their platform, by name.
+func lacking() map[string]string {
+	return map[string]string{
+		"docker": "no matching manifest for linux/amd64",
+		"podman": `no image found in (?:manifest list|image index) for architecture amd64, variant "", OS linux`,
+		"ctr":    "no match for platform in manifest sha256:",
 	}
 }
 
@@ -33,31 +25,32 @@ func TestPlatformMissing(t *testing.T) {
 	}
 	all := clients()
 	for name := range lacking() {
-		need(t, all[name].programs...)
+		need(t, all[name].needs...)
 	}
 	server, node := network(t)
 	server.env = append(server.env, "REGISTRY_HTTP_DEBUG_ADDR=127.0.0.1:5001", "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED=true")
 	registry := serve(server)
 	node.do(trustLine(server, registry))
-	node.write("/run/ctr/config.toml", containerdConfig)
-	node.write(layout, string(imageArchive(t, archive(t, file{"hello", 0o644, []byte("hello\n")}))))
-	node.do("mkdir -p /run/layout && tar -xf " + layout + " -C /run/layout")
+	node.write("/run/ctr/config.toml", ctrConfig)
+	images := imagesOfPlatforms()
+	amd64, arm := images[0], images[1]
+	arm.writeTo(node)
 	node.env = append(node.env, "CRANE=env SSL_CERT_FILE=/etc/docker/certs.d/"+host+"/ca.crt "+tools+"/crane")
-	for name, l := range lacking() {
-		if c := all[name]; c.daemon != "" {
+	for name, message := range lacking() {
+		c := all[name]
+		if c.daemon != "" {
 			node.start(c.daemon, c.ready)
 		}
 		t.Run(name, func(t *testing.T) {
 			image := host + "/missing/" + name
-			m := node.during(t, "NAME="+image+":v1", "ARM="+image+":arm", "PLATFORM=linux/amd64")
-			m.do("$CRANE push /run/layout $ARM && $CRANE mutate --set-platform linux/arm/v7 --tag $ARM $ARM && " +
-				"$CRANE index append --manifest $ARM --tag $NAME")
-			out, err := m.try(l.pull)
+			node.during(t, append(arm.env(), "NAME="+image+":v1", "ARM="+image+":arm")...).
+				do("$CRANE push $SOURCE $ARM && $CRANE index append --manifest $ARM --tag $NAME")
+			out, err := node.during(t, append(amd64.asked(), "NAME="+image+":v1")...).try(c.pull)
 			t.Logf("%s", lastLine(out))
-			if err == nil || !regexp.MustCompile(l.message).MatchString(out) {
-				t.Errorf("%s: %v; it should say %q, and printed:\n%s", l.pull, err, l.message, out)
+			if err == nil || !regexp.MustCompile(message).MatchString(out) {
+				t.Errorf("%s: %v; it should say %q, and printed:\n%s", c.pull, err, message, out)
 			}
-			m.do("PLATFORM=linux/arm/v7; " + l.pull)
+			node.during(t, append(arm.asked(), "NAME="+image+":v1")...).do(c.pull)
 		})
 	}
 	mention(t, server.do("curl -fsS http://127.0.0.1:5001/metrics"), `registry_platform_missing_total{repository="missing/docker",platform="linux/amd64"} `)
