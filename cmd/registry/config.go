@@ -12,8 +12,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// defaultConfigs are where the images of registry:3 and registry:2 have their configuration.
-var defaultConfigs = []string{"/etc/distribution/config.yml", "/etc/docker/registry/config.yml"}
+// defaultConfigs are where the images of registry:2 and registry:3 have their configuration. The image of Berth has one at
+// the second place, so that what is mounted at the first counts.
+var defaultConfigs = []string{"/etc/docker/registry/config.yml", "/etc/distribution/config.yml"}
 
 // configPath returns the configuration file to read: that of the command line, else that of the environment, else the
 // first of the usual ones that is there, else none.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -19,9 +21,13 @@ func healthcheckCommand(s streams) *cobra.Command {
 		Use:   "healthcheck [CONFIG]",
 		Short: "Ask the running registry whether it works",
 		Long: `Ask the registry that runs on the same data directory whether it can answer. The exit code is 0 when it can and 1
-when not: for the health check of a container, whose image has no shell.`,
+when not: for the health check of a container, whose image has no shell. In a container that was started with a
+configuration file, that is the default for CONFIG.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				args = firstProcessConfig("/proc/1")
+			}
 			c, _, err := s.loadConfig(args)
 			if err != nil {
 				return err
@@ -49,4 +55,25 @@ func (s streams) healthcheck(ctx context.Context, directory string) error {
 	}
 	_, err = fmt.Fprintln(s.out, "ok")
 	return err
+}
+
+// firstProcessConfig returns the configuration file that this program was called with as the first process of a container,
+// as arguments: none when the first process, whose directory in /proc is given, is another program or has none.
+func firstProcessConfig(process string) []string {
+	first, err := os.Stat(filepath.Join(process, "exe"))
+	if err != nil {
+		return nil
+	}
+	if self, err := os.Stat("/proc/self/exe"); err != nil || !os.SameFile(first, self) {
+		return nil
+	}
+	line, err := os.ReadFile(filepath.Join(process, "cmdline"))
+	if err != nil {
+		return nil
+	}
+	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	if args = withServe(args[1:]); len(args) != 2 || args[0] != "serve" {
+		return nil
+	}
+	return args[1:]
 }

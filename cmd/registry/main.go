@@ -52,8 +52,12 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	return root.ExecuteContext(ctx)
 }
 
-// withServe lets `registry CONFIG.yml` mean serve: that is how the image of registry:2 is called.
+// withServe lets `registry CONFIG.yml` mean serve: that is how the image of registry:2 is called. That image is also called
+// with the program's own name in front.
 func withServe(args []string) []string {
+	if len(args) > 1 && args[0] == "registry" {
+		args = args[1:]
+	}
 	if len(args) == 1 && (strings.HasSuffix(args[0], ".yml") || strings.HasSuffix(args[0], ".yaml")) {
 		return append([]string{"serve"}, args...)
 	}

@@ -15,12 +15,13 @@ import (
 
 // reloader takes over what of a configuration can change while the registry runs: the access rules and their groups.
 type reloader struct {
-	s     streams
-	path  string // empty when there is no file to follow
-	known []byte // its content when it was loaded
-	login login
-	audit auditLog
-	log   *slog.Logger
+	s       streams
+	path    string // empty when there is no file to follow
+	known   []byte // its content when it was loaded
+	login   login
+	audit   auditLog
+	log     *slog.Logger
+	manager manager
 
 	mu   sync.Mutex
 	used *config.Config
@@ -32,6 +33,7 @@ func (l *reloader) run(ctx context.Context) {
 	hangUps := make(chan os.Signal, 1)
 	signal.Notify(hangUps, syscall.SIGHUP)
 	defer signal.Stop(hangUps)
+	l.manager.tell(stateReady) // not before: until here a SIGHUP would have ended the process
 	var running sync.WaitGroup
 	defer running.Wait()
 	if l.path != "" {
@@ -42,10 +44,12 @@ func (l *reloader) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-hangUps:
+			l.manager.reloading()
 			l.reload()
 			if err := l.audit.reopen(); err != nil {
 				l.log.Error("the audit log goes on in the old file", "error", err)
 			}
+			l.manager.tell(stateReady)
 		}
 	}
 }

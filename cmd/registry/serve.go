@@ -40,10 +40,11 @@ func serveCommand(s streams) *cobra.Command {
 		Use:   "serve [CONFIG]",
 		Short: "Serve the registry",
 		Long: `Serve the registry with the configuration file CONFIG, else with the one that REGISTRY_CONFIGURATION_PATH names, else
-with /etc/distribution/config.yml or /etc/docker/registry/config.yml, else with defaults: HTTPS on port 5000.
+with /etc/docker/registry/config.yml or /etc/distribution/config.yml, else with defaults: HTTPS on port 5000.
 
 SIGTERM stops it: requests that run have http.draintimeout to finish. A second signal ends it at once. SIGHUP reloads access
-rules and groups and reopens the file of audit.output; the rules are also reloaded when CONFIG changes.`,
+rules and groups and reopens the file of audit.output; the rules are also reloaded when CONFIG changes. A service manager that
+wants to know is told when the registry is ready, reloads and stops (systemd: Type=notify).`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			path := followed(configPath(args, s.environ))
@@ -56,7 +57,7 @@ rules and groups and reopens the file of audit.output; the rules are also reload
 			for _, w := range warnings {
 				log.Warn("configuration", "warning", w)
 			}
-			return s.serve(command.Context(), c, &reloader{s: s, path: path, known: known, log: log, used: c})
+			return s.serve(command.Context(), c, &reloader{s: s, path: path, known: known, log: log, manager: newManager(s.environ, log), used: c})
 		},
 	}
 }
@@ -112,7 +113,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 		{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
 		{server: &http.Server{Handler: adminHandler(stores, reload), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second},
 	}, debug...)
-	return runServers(ctx, log, reload.tasks(newReaper(c, stores, log).Run, entrance.source.Run), services...)
+	return runServers(ctx, log, reload.tasks(newReaper(c, stores, log).Run, entrance.source.Run, reload.manager.stopping), services...)
 }
 
 // inTheClear reports whether other machines send what they send without TLS.
