@@ -23,6 +23,7 @@ LINT      := $(BIN)/staticcheck
 PEER      := $(BIN)/distribution
 BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd dockerd containerd containerd-shim-runc-v2)
 LARGE     := $(addprefix $(BIN)/,helm regctl cosign)
+COMPOSE   := $(BIN)/docker-compose
 
 .PHONY: help
 help: ## List what there is to make
@@ -32,13 +33,17 @@ help: ## List what there is to make
 build: ## Build the registry into dist/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o dist/ ./cmd/registry
 
+.PHONY: image
+image: ## Build the image of the registry (docker with BuildKit)
+	DOCKER_BUILDKIT=1 docker build --build-arg VERSION=$(VERSION) --build-arg BUILT=$(BUILT) --tag berth .
+
 .PHONY: test
 test: requirements check cross unit conformance ## Check, build and test everything
 
 .PHONY: requirements
 requirements: ## Install what the tests need and Go does not bring (Debian, as root)
 	@tools/install-debian.sh gcc libc6-dev buildah busybox-static curl dash openssl shellcheck wget \
-		containerd docker.io iproute2 iptables podman qemu-user-static runc skopeo util-linux
+		containerd docker.io iproute2 iptables nginx-light podman qemu-user-static runc skopeo systemd util-linux
 
 .PHONY: check
 check: $(LINT) ## Check the format and what can be seen without running
@@ -62,7 +67,7 @@ unit: ## Test the packages with the race detector, the seeds of the fuzz tests i
 	go test $$race $$(go list ./... | grep -Ev '^berth/conformance(/clients)?$$')
 
 .PHONY: conformance
-conformance: $(CLIENTS) $(PEER) $(BUILDERS) $(LARGE) ## Test the program from outside: official suite, clients, kill -9, full disks
+conformance: $(CLIENTS) $(PEER) $(BUILDERS) $(LARGE) $(COMPOSE) ## Test the program from outside: official suite, clients, kill -9, full disks
 	BERTH_TOOLS=$(CURDIR)/$(BIN) go test -v -count=1 -timeout 20m -p 1 ./conformance ./conformance/clients
 
 .PHONY: conformance-table
@@ -99,7 +104,7 @@ cover: ## Report how much the packages' own tests cover
 	go tool cover -func .cache/cover | tail -n 1
 
 .PHONY: tools
-tools: $(CLIENTS) $(LINT) $(PEER) $(BUILDERS) $(LARGE) ## Build the pinned programs that the checks run
+tools: $(CLIENTS) $(LINT) $(PEER) $(BUILDERS) $(LARGE) $(COMPOSE) ## Build the pinned programs that the checks run
 
 $(CLIENTS) $(LINT) &: tools/go.mod tools/go.sum
 	go build -C tools -trimpath -o $(CURDIR)/$(BIN)/ tool
@@ -115,6 +120,9 @@ $(BUILDERS) &: tools/builders/go.mod tools/builders/go.sum
 $(LARGE) &: tools/clients/go.mod tools/clients/go.sum
 	go build -C tools/clients -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/ tool
 	touch $(LARGE)
+
+$(COMPOSE): tools/compose/go.mod tools/compose/go.sum
+	go build -C tools/compose -trimpath -o $(CURDIR)/$(COMPOSE) github.com/docker/compose/v5/cmd
 
 .PHONY: clean
 clean: ## Remove what was built
