@@ -84,7 +84,8 @@ func openSQLite(ctx context.Context, c Config) (_ *sqliteDB, err error) {
 }
 
 func connectSQLite(c Config, pragmas ...string) (*sql.DB, error) {
-	query := url.Values{"_pragma": pragmas}
+	// Else a large transaction wants a temporary file, and a container need not have a place for one.
+	query := url.Values{"_pragma": append(pragmas, "temp_store(MEMORY)")}
 	name := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(c.Path), RawQuery: query.Encode()}
 	connector, err := sqlite.NewConnector(name.String())
 	if err != nil {
