@@ -3,10 +3,15 @@ package clients
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"berth/conformance/server"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
@@ -72,9 +77,28 @@ func (d deployment) deploy(dockerHost, node *machine) {
 	user := node.during(t, "NAME="+host+"/deployed:v1", "PASSWORD="+chosenPassword)
 	user.do("printf %s \"$PASSWORD\" | docker login --username admin --password-stdin " + host)
 	pushAndPull(user)
+	pushLarge(user)
 	if log := at.do("docker logs $CONTAINER 2>&1"); strings.Contains(log, chosenPassword) {
 		t.Errorf("the password is in the log:\n%s", log)
 	}
+}
+
+// pushLarge pushes a manifest in a transaction that SQLite would use a temporary file for. A read-only container has no place for
+// one.
+func pushLarge(m *machine) {
+	m.t.Helper()
+	config := []byte("{}")
+	manifest := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest,
+		Config: v1.Descriptor{MediaType: "application/vnd.oci.empty.v1+json", Digest: digest.FromBytes(config), Size: int64(len(config))}}
+	for i := range 9900 { // kept elsewhere, so that they need not be here
+		manifest.Layers = append(manifest.Layers, v1.Descriptor{MediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+			Digest: digest.FromString(strconv.Itoa(i)), Size: 1, URLs: []string{"https://example.com/layer"}})
+	}
+	m.write("/run/large/config", string(config))
+	m.write("/run/large/manifest", string(encode(m.t, manifest)))
+	curl := "printf 'user = \"admin:%s\"' \"$PASSWORD\" | curl --silent --show-error --fail-with-body --config - --cacert /etc/docker/certs.d/" + host + "/ca.crt "
+	m.do(curl + "--data-binary @/run/large/config 'https://" + host + "/v2/large/blobs/uploads/?digest=" + manifest.Config.Digest.String() + "'")
+	m.do(curl + "--request PUT --header 'Content-Type: " + manifest.MediaType + "' --data-binary @/run/large/manifest https://" + host + "/v2/large/manifests/v1")
 }
 
 // TestSystemdUnit has systemd check the unit, and starts what it starts as systemd would: without any right, and waiting to be

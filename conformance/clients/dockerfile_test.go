@@ -53,14 +53,25 @@ func buildImages(t *testing.T, all ...image) {
 	m := installBuildx(newMachine(t))
 	m.env = append(m.env, "GOROOT="+goEnv(t, "GOROOT"), "STATE="+state)
 	m.do(golangStandIn)
-	m.start("$BUILDKITD --root $STATE/buildkit --addr unix:///run/buildkitd.sock --containerd-worker=false", "test -S /run/buildkitd.sock")
+	m.write("/run/buildkitd.toml", keepCompiled)
+	m.start("sh -c 'echo $$ >/run/buildkitd.pid && exec $BUILDKITD --config /run/buildkitd.toml --root $STATE/buildkit "+
+		"--addr unix:///run/buildkitd.sock --containerd-worker=false'", "test -S /run/buildkitd.sock")
 	m.do("docker buildx create --name image --driver remote unix:///run/buildkitd.sock --bootstrap --use")
 	for _, i := range all {
 		m.build("docker buildx build --progress plain --platform " + i.platform + " --build-arg VERSION=" + imageVersion +
 			" --build-context golang:1.26=/run/golang --build-context modules=" + modules +
 			" --tag " + i.name + " --output type=docker,dest=" + i.archive + " " + source)
 	}
+	// It writes down what it keeps when it is asked to end.
+	m.do("kill $(cat /run/buildkitd.pid) && while kill -0 $(cat /run/buildkitd.pid) 2>/dev/null; do sleep 0.05; done")
 }
+
+// keepCompiled has BuildKit keep what it compiled, even on a disk that is nearly full, which its own rule would not.
+const keepCompiled = `
+[[worker.oci.gcpolicy]]
+  all = true
+  maxUsedSpace = "4GB"
+`
 
 // golangStandIn makes /run/golang, which has what the Dockerfile uses of golang's image.
 const golangStandIn = `
