@@ -47,7 +47,7 @@ func compose() deployment {
 func stack() deployment {
 	return deployment{
 		file: "deploy/swarm-stack.yml",
-		up: "docker swarm init --advertise-addr " + hostAddress + " && docker node update --label-add registry=true self && " +
+		up: "docker swarm init --advertise-addr " + hostAddress + " && docker node update --label-add registry=true $(docker node ls --quiet) && " +
 			"printf %s \"$PASSWORD\" | docker secret create registry_admin_password - && " +
 			"docker stack deploy --compose-file swarm-stack.yml --resolve-image never registry",
 		down:      "docker stack rm registry && docker swarm leave --force",

@@ -26,23 +26,23 @@ const (
 	mostImage = 45_000_000
 )
 
-// image is what the Dockerfile makes for a platform.
-type image struct {
+// berthImage is what the Dockerfile makes for a platform.
+type berthImage struct {
 	platform string
 	name     string // by which docker knows it
 	archive  string // path of what `docker load` reads
 }
 
 // images are those that the tests run.
-func images(t *testing.T) (amd64, arm image) {
+func images(t *testing.T) (amd64, arm berthImage) {
 	dir := t.TempDir()
-	return image{"linux/amd64", "berth", filepath.Join(dir, "amd64.tar")}, image{"linux/arm/v7", "berth-arm", filepath.Join(dir, "arm.tar")}
+	return berthImage{"linux/amd64", "berth", filepath.Join(dir, "amd64.tar")}, berthImage{"linux/arm/v7", "berth-arm", filepath.Join(dir, "arm.tar")}
 }
 
 // buildImages builds images with the project's Dockerfile and a BuildKit that can reach nobody: in the place of golang's image
 // it gets this machine's Go beside a shell, and in the place of a download the modules that are here. What BuildKit compiled
 // is kept for the next time.
-func buildImages(t *testing.T, all ...image) {
+func buildImages(t *testing.T, all ...berthImage) {
 	t.Helper()
 	state, err := filepath.Abs(filepath.Join(cache, "image"))
 	if err != nil {

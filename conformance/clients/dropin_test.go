@@ -187,11 +187,14 @@ func (r recipe) dropIn(dockerHost, node *machine) {
 	user.do("docker pull $NAME")
 }
 
+// helloTar is the file system of an image on the node.
+const helloTar = "/run/hello.tar"
+
 // pushAndPull makes the image $NAME with docker, pushes it, forgets it and pulls the same one.
 func pushAndPull(m *machine) {
 	m.t.Helper()
 	const identify = "docker image inspect --format {{.Id}} $NAME"
-	m.do("docker import " + rootfs + " $NAME")
+	m.do("docker import " + helloTar + " $NAME")
 	pushed := m.do(identify)
 	m.do("docker push $NAME")
 	m.do("docker image rm $NAME")

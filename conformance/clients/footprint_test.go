@@ -36,7 +36,7 @@ func (f footprint) String() string {
 }
 
 // measure starts an image's program twice on the same data, run by another program where this machine can't run it itself.
-func (i image) measure(dockerHost *machine, resident func(pid int) (int64, error), runner ...string) footprint {
+func (i berthImage) measure(dockerHost *machine, resident func(pid int) (int64, error), runner ...string) footprint {
 	t := dockerHost.t
 	t.Helper()
 	unpacked, err := strconv.ParseInt(strings.TrimSpace(dockerHost.do("docker image inspect --format {{.Size}} "+i.name)), 10, 64)

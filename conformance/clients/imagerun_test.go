@@ -12,8 +12,8 @@ func TestImage(t *testing.T) {
 	dockerHost, node := network(t)
 	startDocker(dockerHost)
 	node.start(dockerd+"--bridge none --iptables=false", "docker info")
-	node.write(rootfs, string(archive(t, file{"hello", 0o644, []byte("hello\n")})))
-	for _, i := range []image{amd64, arm} {
+	node.write(helloTar, string(archive(t, file{"hello", 0o644, []byte("hello\n")})))
+	for _, i := range []berthImage{amd64, arm} {
 		dockerHost.do("docker load --input " + i.archive)
 	}
 	on := func(name string, test func(dockerHost, node *machine)) {

@@ -25,7 +25,7 @@ func moveFromRegistry2(dockerHost, node *machine) {
 		"cp " + old + " /run/old/bin/registry && cp /etc/docker/registry/config.yml /run/old/etc/docker/registry/ && " +
 		"tar --create --directory /run/old . | docker import --change 'ENTRYPOINT [\"/bin/registry\", \"serve\"]' " +
 		"--change 'CMD [\"/etc/docker/registry/config.yml\"]' - registry:2 && rm -r /run/old")
-	page := readPage(t, "../../docs/guides/from-registry2.md")
+	page := readMove(t, "../../docs/guides/from-registry2.md")
 	at.do(strings.Join(page.blocks("console"), "\n"))
 	defer at.do("docker rm --force registry registry-2")
 	at.await("curl --silent --fail http://localhost:5000/v2/", func() bool { return true })
@@ -58,20 +58,20 @@ func tool(t *testing.T, name, module, pkg string) string {
 	return path
 }
 
-// page is a guide, in which the machine's name is its address.
-type page string
+// move is the guide, in which the machine's name is its address.
+type move string
 
-func readPage(t *testing.T, path string) page {
+func readMove(t *testing.T, path string) move {
 	t.Helper()
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return page(strings.ReplaceAll(string(content), "registry.lan", hostAddress))
+	return move(strings.ReplaceAll(string(content), "registry.lan", hostAddress))
 }
 
 // blocks returns the blocks of code in a language.
-func (p page) blocks(language string) (all []string) {
+func (p move) blocks(language string) (all []string) {
 	for _, part := range strings.Split(string(p), "\n```"+language+"\n")[1:] {
 		block, _, _ := strings.Cut(part, "\n```")
 		all = append(all, block)
