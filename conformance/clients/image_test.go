@@ -124,14 +124,14 @@ func imageLayout(t *testing.T, images ...image) []byte {
 	}
 	root, kind := manifests[0], "image"
 	if len(manifests) > 1 {
-		root, kind = l.blob(v1.MediaTypeImageIndex, encode(t, index(manifests...))), "imageIndex"
+		root, kind = l.blob(v1.MediaTypeImageIndex, encode(t, indexOf(manifests...))), "imageIndex"
 	}
 	root.Annotations = map[string]string{ // the names by which oras and regctl, containerd, and cosign look for it
 		v1.AnnotationRefName:       tag,
 		"io.containerd.image.name": imported,
 		"kind":                     "dev.cosignproject.cosign/" + kind,
 	}
-	return archive(t, append(l.files, file{v1.ImageIndexFile, 0o644, encode(t, index(root))})...)
+	return archive(t, append(l.files, file{v1.ImageIndexFile, 0o644, encode(t, indexOf(root))})...)
 }
 
 func (l *layout) manifest(i image) v1.Descriptor {
@@ -154,7 +154,7 @@ func (l *layout) blob(mediaType string, content []byte) v1.Descriptor {
 	return d
 }
 
-func index(manifests ...v1.Descriptor) v1.Index {
+func indexOf(manifests ...v1.Descriptor) v1.Index {
 	return v1.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: manifests,
 	}
