@@ -22,8 +22,8 @@ ARG TARGETOS TARGETARCH TARGETVARIANT
 ARG VERSION
 ARG BUILT
 # GOARM is 7 for linux/arm/v7; the variants of other architectures are nothing to the compiler.
-RUN --mount=type=bind,from=modules,target=/modules --mount=type=cache,target=/root/.cache/go-build \
-    GOMODCACHE=/modules GOPROXY=off CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH GOARM=${TARGETVARIANT#v} \
+RUN --mount=type=bind,from=modules,target=/modules --mount=type=cache,target=/compiled \
+    GOMODCACHE=/modules GOCACHE=/compiled GOPROXY=off CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH GOARM=${TARGETVARIANT#v} \
     go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION -X main.built=$BUILT" \
     -o /image/bin/ ./cmd/registry
 

@@ -68,7 +68,7 @@ unit: ## Test the packages with the race detector, the seeds of the fuzz tests i
 
 .PHONY: conformance
 conformance: $(CLIENTS) $(PEER) $(BUILDERS) $(LARGE) $(COMPOSE) ## Test the program from outside: official suite, clients, kill -9, full disks
-	BERTH_TOOLS=$(CURDIR)/$(BIN) go test -v -count=1 -timeout 20m -p 1 ./conformance ./conformance/clients
+	BERTH_TOOLS=$(CURDIR)/$(BIN) go test -v -count=1 -timeout 30m -p 1 ./conformance ./conformance/clients
 
 .PHONY: conformance-table
 conformance-table: $(CLIENTS) ## Write docs/conformance.md
