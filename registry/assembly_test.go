@@ -354,6 +354,21 @@ func TestAssemblyDelete(t *testing.T) {
 	a.want("1.2", names, "linux/armv7 arm")
 }
 
+// TestAssemblyDeleteOld deletes an index that the tag has left, as those do who clean up: its images stay in the new one.
+func TestAssemblyDeleteOld(t *testing.T) {
+	a := newAssembler(t, registry.IndexRule{})
+	names := pushes{"arm": a.native("1.2-arm", "arm", "arm")}
+	old := a.native("1.2-amd64", "amd64", "amd").Assembled[0].Digest
+	if err := a.DeleteTag(t.Context(), "a", "1.2-arm"); err != nil {
+		t.Fatal(err)
+	}
+	names["new amd"] = a.native("1.2-amd64", "amd64", "new amd")
+	if err := a.DeleteManifest(t.Context(), "a", old); err != nil {
+		t.Fatal(err)
+	}
+	a.want("1.2", names, "linux/amd64 new amd", "linux/armv7 arm")
+}
+
 // TestAssemblyOfDocker makes Docker's list of Docker's images.
 func TestAssemblyOfDocker(t *testing.T) {
 	a := newAssembler(t, registry.IndexRule{})

@@ -157,6 +157,7 @@ func (s *Store) leaveIndexes(ctx context.Context, t *tx, repository, manifest in
 	leaving, err := collect(ctx, t, scanID, `
 		SELECT c.id
 		FROM manifest_children e
+		JOIN manifests i ON i.id = e.manifest AND i.assembled = 0
 		JOIN manifests c ON c.id = e.child
 		WHERE e.manifest = $1
 		  AND NOT EXISTS (SELECT 1 FROM tags WHERE manifest = c.id)
