@@ -75,7 +75,9 @@ func (s *Store) setAssembled(ctx context.Context, t *tx, repository int64, tag s
 		if id, err = s.makeManifest(ctx, t, repository, index); err != nil {
 			return err
 		}
-		_, err = t.exec(ctx, `UPDATE manifests SET assembled = 1 WHERE id = $1`, id)
+		_, err = t.exec(ctx, `
+			UPDATE manifests SET assembled = 1
+			WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM manifest_children WHERE child = $1)`, id) // see keepChildren
 	}
 	if err != nil {
 		return err

@@ -116,6 +116,9 @@ func (s *Store) makeManifest(ctx context.Context, t *tx, repository int64, m New
 	if len(missing.Blobs)+len(missing.Manifests) > 0 {
 		return 0, missing
 	}
+	if err := keepChildren(ctx, t, id, m); err != nil {
+		return 0, err
+	}
 	_, err = t.exec(ctx, `UPDATE manifest_children SET child = $1 WHERE repository = $2 AND digest = $3 AND child IS NULL`,
 		id, repository, sqlDigest(m.Digest))
 	return id, err
@@ -181,6 +184,18 @@ func insertChildEdges(ctx context.Context, t *tx, repository, manifest int64, ed
 		}
 	}
 	return missing, nil
+}
+
+// keepChildren makes indexes that the registry assembled the client's once an index lists them: their images can't be deleted
+// under it.
+func keepChildren(ctx context.Context, t *tx, id int64, m NewManifest) error {
+	if len(m.Children) == 0 {
+		return nil
+	}
+	_, err := t.exec(ctx, `
+		UPDATE manifests SET assembled = 0
+		WHERE assembled = 1 AND id IN (SELECT child FROM manifest_children WHERE manifest = $1)`, id)
+	return err
 }
 
 func setTag(ctx context.Context, t *tx, repository int64, name string, manifest int64, user string, assembled bool) error {

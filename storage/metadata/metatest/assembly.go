@@ -1,6 +1,7 @@
 package metatest
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -100,4 +101,31 @@ func testAssemblyDelete(t *testing.T, f *fixture) {
 	f.wantNoManifest(t, "a", tagged(*both, "all"))
 	f.wantNoManifest(t, "a", *rest)
 	f.audit(t)
+}
+
+// testAssemblyListed pushes an index that lists one that the registry made, before or after that is there: then a client needs
+// what is in it.
+func testAssemblyListed(t *testing.T, f *fixture) {
+	for repository, early := range map[string]bool{"before": true, "after": false} {
+		one := tagged(image("one"), "one")
+		all := indexOf([]metadata.AssemblyPart{{Manifest: one.Manifest}})
+		outer := indexOf([]metadata.AssemblyPart{{Manifest: all.Manifest}})
+		outer.Children[0].Optional = early
+		var seen metadata.AssemblyParts
+		if early {
+			f.put(t, repository, *outer)
+		}
+		f.put(t, repository, assembled(one, &seen))
+		if !early {
+			f.put(t, repository, *outer)
+		}
+		err := f.DeleteManifest(t.Context(), repository, one.Digest, rebuild)
+		if used, ok := errors.AsType[*metadata.InUseError](err); !ok || len(used.By) != 1 || used.By[0] != all.Digest {
+			t.Errorf("%s: deleted under an index: %v", repository, err)
+		}
+		must(t, f.DeleteManifest(t.Context(), repository, outer.Digest, rebuild))
+		must(t, f.DeleteManifest(t.Context(), repository, all.Digest, rebuild))
+		must(t, f.DeleteManifest(t.Context(), repository, one.Digest, rebuild))
+		f.audit(t)
+	}
 }

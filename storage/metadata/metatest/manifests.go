@@ -32,6 +32,7 @@ func manifestTests() suite {
 		{"Assembly", testAssembly},
 		{"AssemblyEnds", testAssemblyEnds},
 		{"AssemblyDelete", testAssemblyDelete},
+		{"AssemblyListed", testAssemblyListed},
 	}
 }
 
