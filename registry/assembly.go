@@ -230,14 +230,15 @@ func withPlatform(was *v1.Platform, p manifest.Platform) *v1.Platform {
 }
 
 // latest returns the entry of each platform that was pushed last; of those of one time, the last in the list. What is too old
-// beside the newest is left out.
+// beside the newest is left out. The last in the list is what is pushed now: it counts whatever the clock says, which may have
+// been set back since.
 func (a *assembly) latest(entries []timed, newest time.Time) map[manifest.Platform]timed {
 	latest := make(map[manifest.Platform]timed)
-	for _, e := range entries {
+	for i, e := range entries {
 		if a.rule.Within > 0 && e.pushed.Before(newest.Add(-a.rule.Within)) {
 			continue
 		}
-		if known, ok := latest[e.platform]; !ok || !e.pushed.Before(known.pushed) {
+		if known, ok := latest[e.platform]; !ok || !e.pushed.Before(known.pushed) || i == len(entries)-1 {
 			latest[e.platform] = e
 		}
 	}

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -294,6 +295,25 @@ func TestAssemblyWithin(t *testing.T) {
 	a.want("1", names, "linux/amd64 old amd", "linux/armv7 old arm")
 	names["new amd"], names["new arm"] = push("new")
 	a.want("1", names, "linux/amd64 new amd", "linux/armv7 new arm")
+}
+
+// TestAssemblyClockBack pushes after the clock was set back, as it is on a machine that forgets the time: what is pushed counts.
+func TestAssemblyClockBack(t *testing.T) {
+	a := newAssembler(t, registry.IndexRule{})
+	names := pushes{"arm": a.native("1-arm", "arm", "arm")}
+	a.native("1-amd64", "amd64", "amd")
+	db, err := sql.Open("sqlite", a.database+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, table := range []string{"manifests SET pushed_at = pushed_at", "tags SET updated_at = updated_at"} {
+		if _, err := db.ExecContext(t.Context(), "UPDATE "+table+" + 3600000"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names["new amd"] = a.native("1-amd64", "amd64", "new amd")
+	a.want("1", names, "linux/amd64 new amd", "linux/armv7 arm")
 }
 
 func TestAssemblyCoverage(t *testing.T) {

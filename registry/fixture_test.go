@@ -24,15 +24,18 @@ import (
 // fixture is a registry over real stores in a temporary directory.
 type fixture struct {
 	*registry.Service
-	blobs storage.Blobs
-	facts *metadata.Store
+	blobs    storage.Blobs
+	facts    *metadata.Store
+	database string // its file, where the fixture has one of its own
 }
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	directory := t.TempDir()
 	blobs := openBlobs(t, filesystem.Config{Root: directory})
-	f := assemble(blobs, openFacts(t, metadata.Config{Path: filepath.Join(directory, "metadata.sqlite")}), registry.Config{})
+	database := filepath.Join(directory, "metadata.sqlite")
+	f := assemble(blobs, openFacts(t, metadata.Config{Path: database}), registry.Config{})
+	f.database = database
 	t.Cleanup(func() {
 		f.checkClean(t)
 		if err := f.facts.Close(); err != nil {
