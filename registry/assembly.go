@@ -33,6 +33,10 @@ type IndexRule struct {
 	Within time.Duration
 }
 
+// maxPart is how large manifests may be that indexes are assembled of, in bytes. Those of images have some thousands. There may
+// be a hundred tags for one index, and a push reads them all while others wait.
+const maxPart = 256 << 10
+
 // Assembled is an index that the registry made of a push.
 type Assembled struct {
 	Tag    string
@@ -76,7 +80,7 @@ func (s *Service) assemblies(repository string, tags []string, user string) []*a
 
 // facts is what the metadata store is asked for.
 func (a *assembly) facts() metadata.Assembly {
-	return metadata.Assembly{Tag: a.tag, From: slices.Collect(maps.Keys(a.from)), Build: a.build}
+	return metadata.Assembly{Tag: a.tag, From: slices.Collect(maps.Keys(a.from)), MaxSize: maxPart, Build: a.build}
 }
 
 // build makes the index, or nothing.
@@ -98,6 +102,10 @@ func (a *assembly) build(parts metadata.AssemblyParts) *metadata.NewManifest {
 		return nil
 	}
 	index := a.service.index(latest, a.user)
+	if index == nil {
+		a.warn("%s:%s stays as it was: with %s it would be larger than a manifest may be", a.repository, a.tag, a.pushed)
+		return nil
+	}
 	if parts.Index != nil && parts.Index.Digest == index.Digest {
 		return nil
 	}
@@ -265,16 +273,19 @@ func (a *assembly) admits(entries map[manifest.Platform]timed) bool {
 	return true
 }
 
-// index is the manifest with entries, and the facts of it.
+// index is the manifest with entries, and the facts of it, or nil where no client could have pushed it.
 func (s *Service) index(entries map[manifest.Platform]timed, user string) *metadata.NewManifest {
 	var all []manifest.Entry
 	for _, e := range entries {
 		all = append(all, e.Entry)
 	}
 	mediaType, body := manifest.NewIndex(all)
+	if len(body) > MaxManifestSize {
+		return nil
+	}
 	m, err := manifest.Parse(mediaType, body)
-	if err != nil {
-		return nil // NewIndex writes what can be read
+	if err != nil || len(m.Children) > MaxReferences {
+		return nil
 	}
 	facts := s.manifestFacts(m, digest.FromBytes(body), ManifestPush{Body: body, User: user})
 	return &facts

@@ -297,6 +297,37 @@ func TestAssemblyWithin(t *testing.T) {
 	a.want("1", names, "linux/amd64 new amd", "linux/armv7 new arm")
 }
 
+// large pushes what attested pushes, with as much more in the index, for a system of some name.
+func (a assembler) large(tag, system string, more int) registry.ManifestPushed {
+	a.t.Helper()
+	body := a.image(a.t, "a", config(system, "amd64"), []byte(system))
+	image := a.put(a.t, "a", digest.FromBytes(body).String(), "", body)
+	document := v1.Index{MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{image.Descriptor}}
+	document.SchemaVersion = 2
+	document.Manifests[0].Annotations = map[string]string{"more": strings.Repeat("x", more)}
+	return a.put(a.t, "a", tag, "", encode(a.t, document))
+}
+
+// TestAssemblyOfLarge makes no index that a client could not push, and of nothing that is too large to be read beside others.
+func TestAssemblyOfLarge(t *testing.T) {
+	a := newAssembler(t, registry.IndexRule{})
+	a.large("1-amd64", "linux", registry.MaxPart)
+	a.want("1", nil)
+	for n := range registry.MaxManifestSize/registry.MaxPart + 1 {
+		before, _ := a.ResolveManifest(t.Context(), "a", ref(t, "1"))
+		pushed := a.large("1-amd64", fmt.Sprint("system", n), registry.MaxPart-1000)
+		after, err := a.ResolveManifest(t.Context(), "a", ref(t, "1"))
+		if err != nil || after.Size > registry.MaxManifestSize {
+			t.Fatalf("after %d images: an index of %d bytes, %v", n, after.Size, err)
+		}
+		if before.Digest == after.Digest {
+			wantWarning(t, pushed, "larger than a manifest may be")
+			return
+		}
+	}
+	t.Error("nothing was too large")
+}
+
 // TestAssemblyClockBack pushes after the clock was set back, as it is on a machine that forgets the time: what is pushed counts.
 func TestAssemblyClockBack(t *testing.T) {
 	a := newAssembler(t, registry.IndexRule{})

@@ -15,3 +15,6 @@ var (
 	MatchTag = matchTag
 	TagsOf   = tagsOf
 )
+
+// MaxPart is the size up to which manifests are taken into indexes.
+const MaxPart = maxPart

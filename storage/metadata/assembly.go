@@ -17,6 +17,8 @@ type Assembly struct {
 	Tag string
 	// From are the tags that the index is of, as far as there are such.
 	From []string
+	// MaxSize is of the manifests that From point to, in bytes. All of them are read at once: what is larger is left out.
+	MaxSize int64
 	// Build makes the index, without Tags. Nil leaves the tag as it is. It may be called more than once, and the last call
 	// counts.
 	Build func(AssemblyParts) *NewManifest
@@ -28,7 +30,7 @@ type AssemblyParts struct {
 	Index *AssemblyPart
 	// Assembled reports whether the registry set the tag, and no client since.
 	Assembled bool
-	// Tagged is what the tags of Assembly.From point to.
+	// Tagged is what the tags of Assembly.From point to, but for what is larger than its MaxSize.
 	Tagged []AssemblyPart
 }
 
@@ -103,7 +105,8 @@ func assemblyParts(ctx context.Context, t *tx, repository int64, a Assembly) (pa
 		FROM tags t
 		JOIN manifests m ON m.id = t.manifest AND m.deleted_at IS NULL
 		JOIN manifest_bodies b ON b.manifest = m.id
-		WHERE t.repository = $1 AND t.name IN (SELECT value FROM {elements}($2))`, repository, string(names))
+		WHERE t.repository = $1 AND t.name IN (SELECT value FROM {elements}($2)) AND m.size <= $3`,
+		repository, string(names), a.MaxSize)
 	for i := range parts.Tagged {
 		if err == nil {
 			err = addChildren(ctx, t, &parts.Tagged[i])

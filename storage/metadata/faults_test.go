@@ -296,7 +296,7 @@ func assemblySteps(ctx context.Context, s *metadata.Store, round int) ([]step, e
 	both := of([]metadata.AssemblyPart{{Manifest: one.Manifest}, {Manifest: two.Manifest}})
 	left := of([]metadata.AssemblyPart{{Manifest: two.Manifest}})
 	put := func(m metadata.NewManifest) func(context.Context, *metadata.Store) error {
-		m.Assemblies = []metadata.Assembly{{Tag: "1", From: []string{"1-one", "1-two"}, Build: func(parts metadata.AssemblyParts) *metadata.NewManifest {
+		m.Assemblies = []metadata.Assembly{{Tag: "1", From: []string{"1-one", "1-two"}, MaxSize: 1 << 10, Build: func(parts metadata.AssemblyParts) *metadata.NewManifest {
 			slices.SortFunc(parts.Tagged, func(a, b metadata.AssemblyPart) int { return strings.Compare(a.Tag, b.Tag) })
 			return of(parts.Tagged)
 		}}}

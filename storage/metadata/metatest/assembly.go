@@ -14,7 +14,7 @@ import (
 // assembled is m with an assembly of the tag all from the tags one and two, which lists what they point to; what it is shown
 // goes to seen.
 func assembled(m metadata.NewManifest, seen *metadata.AssemblyParts) metadata.NewManifest {
-	m.Assemblies = []metadata.Assembly{{Tag: "all", From: []string{"two", "one", "three"}, Build: func(parts metadata.AssemblyParts) *metadata.NewManifest {
+	m.Assemblies = []metadata.Assembly{{Tag: "all", From: []string{"two", "one", "three"}, MaxSize: 1 << 10, Build: func(parts metadata.AssemblyParts) *metadata.NewManifest {
 		slices.SortFunc(parts.Tagged, func(a, b metadata.AssemblyPart) int { return strings.Compare(a.Tag, b.Tag) })
 		*seen = parts
 		return indexOf(parts.Tagged)
