@@ -39,7 +39,12 @@ func debugHandler(c config.Debug, set *metrics.Set) http.Handler {
 		mux.HandleFunc("/debug/pprof/"+name, local(handler))
 	}
 	if set != nil {
-		mux.HandleFunc("GET "+path.Clean("/"+cmp.Or(c.Prometheus.Path, "metrics")), func(w http.ResponseWriter, _ *http.Request) {
+		metricsPath := path.Clean("/" + cmp.Or(c.Prometheus.Path, "metrics"))
+		mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != metricsPath { // which is no pattern: braces are braces
+				http.NotFound(w, r)
+				return
+			}
 			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 			set.WritePrometheus(w)
 			metrics.WriteProcessMetrics(w)

@@ -80,6 +80,8 @@ func TestDebugRefuses(t *testing.T) {
 		{"127.0.0.1:1", "/metrics", config.Prometheus{}, http.StatusNotFound},
 		{"192.0.2.1:1", "/metrics", config.Prometheus{Enabled: true}, http.StatusOK},
 		{"192.0.2.1:1", "/m/x", config.Prometheus{Enabled: true, Path: "m/x"}, http.StatusOK},
+		{"192.0.2.1:1", "/{m", config.Prometheus{Enabled: true, Path: "/{m"}, http.StatusOK},
+		{"192.0.2.1:1", "/m", config.Prometheus{Enabled: true, Path: "/{m}"}, http.StatusNotFound},
 	} {
 		var set *metrics.Set
 		if test.prometheus.Enabled {
