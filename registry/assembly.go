@@ -177,7 +177,7 @@ func (a *assembly) contribution(p metadata.AssemblyPart) (timed, error) {
 	image := p
 	if manifest.IsIndex(p.MediaType) {
 		inside := present(p)
-		if len(inside) != 1 {
+		if len(inside) != 1 || len(manifest.Entries(m.Children)) != 1 { // of several, one may be all that is there
 			return timed{}, errNoImage
 		}
 		e.Entry, image = inside[0].Entry, inside[0].row

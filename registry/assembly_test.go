@@ -260,6 +260,14 @@ func TestAssemblyIgnores(t *testing.T) {
 	if err != nil || len(pushed.Assembled)+len(pushed.Warnings) > 0 {
 		t.Errorf("cache as an index: %+v, %v", pushed, err)
 	}
+	// An index of several stays one when only one of them is there.
+	elsewhere := registry.ManifestPushed{Descriptor: amd.Descriptor}
+	elsewhere.Digest = digest.FromString("not here")
+	pushed, err = lax.PutManifest(t.Context(), "a", registry.ManifestPush{Reference: ref(t, "1.2-arm"),
+		Body: index(t, pushes{"linux/amd64": elsewhere, "linux/arm/v7": arm})})
+	if err != nil || len(pushed.Assembled)+len(pushed.Warnings) > 0 {
+		t.Errorf("index of two, one of them absent: %+v, %v", pushed, err)
+	}
 	// What was pushed under a name that does not fit adds nothing later.
 	names := pushes{"arm": a.native("1.2-arm", "arm", "arm")}
 	a.want("1.2", names, "linux/armv7 arm")
