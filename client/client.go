@@ -184,5 +184,16 @@ func (c *Client) transport(host string) (http.RoundTripper, error) {
 		return transport, nil
 	}
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	return transport, c.trust(host, transport.TLSClientConfig)
+	return encrypted{transport}, c.trust(host, transport.TLSClientConfig)
+}
+
+// encrypted refuses to ask without TLS: a registry that is asked with it may redirect to a place, on its own host even, where
+// logins would go in the clear.
+type encrypted struct{ http.RoundTripper }
+
+func (e encrypted) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" {
+		return nil, problem(nil, "the registry redirects to %s://%s, which is without TLS: nothing was sent there", r.URL.Scheme, r.URL.Host)
+	}
+	return e.RoundTripper.RoundTrip(r)
 }

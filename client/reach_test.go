@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -176,6 +177,28 @@ func TestLogin(t *testing.T) {
 }
 
 // Each thing that goes wrong says what to do about it, and a registry that has failed is not asked again and again.
+// TestInTheClear has a registry with TLS name a token server without it, and redirect to one: neither is asked.
+func TestInTheClear(t *testing.T) {
+	asked := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was asked") }))
+	defer asked.Close()
+	for want, refuse := range map[string]http.HandlerFunc{
+		"uses http": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="`+asked.URL+`",service="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		},
+		"without TLS": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, asked.URL, http.StatusTemporaryRedirect)
+		},
+	} {
+		f, ca := secure(t, nil)
+		f.refuse = func(w http.ResponseWriter, r *http.Request) bool { refuse(w, r); return true }
+		_, err := New(Config{CA: ca, Login: Login{f.host(), "ann", "the-password"}}).Inspect(t.Context(), f.ref(":1"))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "the-password") {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
 func TestProblems(t *testing.T) {
 	answer := func(status int, body string) func(http.ResponseWriter, *http.Request) bool {
 		return func(w http.ResponseWriter, _ *http.Request) bool {
