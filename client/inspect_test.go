@@ -275,6 +275,13 @@ func TestInspectRefuses(t *testing.T) {
 			}
 			f.index(children, "1")
 		}, "more than 1000 manifests"},
+		{"many signatures", func(f *fake) {
+			d := f.image("linux/amd64", nil, "1")
+			for i := range maxManifests + 1 {
+				f.referrers[d.Digest] = append(f.referrers[d.Digest],
+					v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString(fmt.Sprint(i)), Size: 1})
+			}
+		}, "more than 1000 manifests refer to"},
 		{"schema 1", func(f *fake) { f.put(v1.MediaTypeImageManifest, map[string]any{"schemaVersion": 1}, "1") }, "schema 1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

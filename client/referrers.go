@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -48,6 +49,9 @@ func (i *inspection) referrers(ctx context.Context, subject v1.Descriptor) ([]Re
 func (r *Repository) referrers(ctx context.Context, subject v1.Descriptor) ([]Referrer, error) {
 	var all []Referrer
 	collect := func(page []v1.Descriptor) error {
+		if len(all)+len(page) > maxManifests {
+			return fmt.Errorf("more than %d manifests refer to %s", maxManifests, subject.Digest)
+		}
 		for _, d := range page {
 			all = append(all, Referrer{d.MediaType, d.ArtifactType, d.Digest, d.Size, d.Annotations, ""})
 		}

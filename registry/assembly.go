@@ -37,9 +37,10 @@ type IndexRule struct {
 // be a hundred tags for one index, and a push reads them all while others wait.
 const maxPart = 256 << 10
 
-// Assembled is an index that the registry made of a push.
+// Assembled is what became of a tag that the registry moves.
 type Assembled struct {
-	Tag    string
+	Tag string
+	// Digest is of the index that it points to now, or empty when nothing is left of that and the tag is gone.
 	Digest digest.Digest
 }
 
@@ -50,7 +51,6 @@ type assembly struct {
 	repository string
 	pushed     string // the tag that the client set
 	tag        string // that of the index
-	from       map[string]manifest.Platform
 	user       string
 
 	// What the last build came to:
@@ -69,7 +69,7 @@ func (s *Service) assemblies(repository string, tags []string, user string) []*a
 			}
 			if whole, _, ok := matchTag(rule.From, tag); ok {
 				all = append(all, &assembly{
-					service: s, rule: rule, repository: repository, pushed: tag, tag: whole, from: tagsOf(rule.From, whole), user: user,
+					service: s, rule: rule, repository: repository, pushed: tag, tag: whole, user: user,
 				})
 				break
 			}
@@ -80,7 +80,7 @@ func (s *Service) assemblies(repository string, tags []string, user string) []*a
 
 // facts is what the metadata store is asked for.
 func (a *assembly) facts() metadata.Assembly {
-	return metadata.Assembly{Tag: a.tag, From: slices.Collect(maps.Keys(a.from)), MaxSize: maxPart, Build: a.build}
+	return metadata.Assembly{Tag: a.tag, From: tagsOf(a.rule.From, a.tag), MaxSize: maxPart, Build: a.build}
 }
 
 // build makes the index, or nothing.
@@ -132,7 +132,11 @@ func (a *assembly) tagged(parts []metadata.AssemblyPart) (entries []timed, newes
 		return cmp.Or(cmp.Compare(a.rank(x), a.rank(y)), x.Pushed.Compare(y.Pushed), strings.Compare(x.Tag, y.Tag))
 	})
 	for _, p := range parts {
-		e, err := a.contribution(p)
+		whole, named, _ := matchTag(a.rule.From, p.Tag)
+		if whole != a.tag {
+			continue // 1.2-linux-amd64 belongs to 1.2, not to 1.2-linux
+		}
+		e, err := a.contribution(p, named)
 		if p.Tag != a.pushed {
 			if err == nil {
 				entries = append(entries, e)
@@ -167,8 +171,9 @@ type contradiction struct{ says string }
 
 func (c *contradiction) Error() string { return c.says }
 
-// contribution returns the entry for what a tag for a single platform points to. It fails with errNoImage and contradictions.
-func (a *assembly) contribution(p metadata.AssemblyPart) (timed, error) {
+// contribution returns the entry for what a tag points to that is named after a platform. It fails with errNoImage and
+// contradictions.
+func (a *assembly) contribution(p metadata.AssemblyPart, named manifest.Platform) (timed, error) {
 	m, err := manifest.Parse(p.MediaType, p.Body)
 	if err != nil || m.Subject != nil {
 		return timed{}, errNoImage
@@ -185,7 +190,7 @@ func (a *assembly) contribution(p metadata.AssemblyPart) (timed, error) {
 	if !manifest.IsImageConfig(image.ArtifactType) {
 		return timed{}, errNoImage
 	}
-	e.platform, err = a.platform(p.Tag, image)
+	e.platform, err = platformOf(image, named)
 	if err != nil {
 		return timed{}, err
 	}
@@ -193,13 +198,12 @@ func (a *assembly) contribution(p metadata.AssemblyPart) (timed, error) {
 	return e, nil
 }
 
-// platform returns what an image is for, by its own config. It fails with a contradiction when its tag says otherwise.
-func (a *assembly) platform(tag string, image metadata.AssemblyPart) (manifest.Platform, error) {
+// platformOf returns what an image is for, by its own config. It fails with a contradiction when its tag is named otherwise.
+func platformOf(image metadata.AssemblyPart, named manifest.Platform) (manifest.Platform, error) {
 	if image.Platform.OS == "" {
 		return manifest.Platform{}, &contradiction{"is an image whose config names no platform"}
 	}
 	is := manifest.NewPlatform(image.Platform.OS, image.Platform.Architecture, image.Platform.Variant)
-	named := a.from[tag]
 	if named.OS == "" {
 		named.OS = is.OS
 	}
@@ -291,14 +295,22 @@ func (s *Service) index(entries map[manifest.Platform]timed, user string) *metad
 	return &facts
 }
 
-// withoutAbsent makes an index of those children of another that are still there, or nothing when no image is.
-func (s *Service) withoutAbsent(index metadata.AssemblyPart) *metadata.NewManifest {
-	entries := make(map[manifest.Platform]timed)
-	for _, e := range present(index) {
-		entries[e.platform] = e
+// withoutAbsent makes an index of those children of another that are still there, or nothing when no image is. It notes in moved
+// what becomes of the tag of the other.
+func (s *Service) withoutAbsent(moved map[string]digest.Digest, user string) func(metadata.AssemblyPart) *metadata.NewManifest {
+	return func(index metadata.AssemblyPart) *metadata.NewManifest {
+		entries := make(map[manifest.Platform]timed)
+		for _, e := range present(index) {
+			entries[e.platform] = e
+		}
+		moved[index.Tag] = ""
+		if len(entries) == 0 {
+			return nil
+		}
+		rest := s.index(entries, user)
+		if rest != nil {
+			moved[index.Tag] = rest.Digest
+		}
+		return rest
 	}
-	if len(entries) == 0 {
-		return nil
-	}
-	return s.index(entries, "")
 }

@@ -153,6 +153,43 @@ func TestAssemblyOfBareArchitectures(t *testing.T) {
 	a.want("latest", names, "linux/amd64 amd", "linux/armv7 arm")
 }
 
+// TestAssemblyReadsTagsOnce gives each tag to one index.
+func TestAssemblyReadsTagsOnce(t *testing.T) {
+	a := newAssembler(t, registry.IndexRule{})
+	names := pushes{"amd": a.native("1.2-linux-amd64", "amd64", "amd"), "arm": a.native("1.2-linux-linux-arm", "arm", "arm")}
+	a.want("1.2", names, "linux/amd64 amd")
+	a.want("1.2-linux", names, "linux/armv7 arm")
+}
+
+// TestAssemblyTellsOfDeletes has a delete say what became of the tag.
+func TestAssemblyTellsOfDeletes(t *testing.T) {
+	a := newAssembler(t, registry.IndexRule{})
+	amd, arm := a.native("1.2-amd64", "amd64", "amd"), a.native("1.2-arm", "arm", "arm")
+	moved, err := a.DeleteManifest(t.Context(), "a", amd.Digest, "ann")
+	left, resolved := a.ResolveManifest(t.Context(), "a", ref(t, "1.2"))
+	if err != nil || resolved != nil || !slices.Equal(moved, []registry.Assembled{{Tag: "1.2", Digest: left.Digest}}) {
+		t.Errorf("the first delete says %v, %v; the tag is %v, %v", moved, err, left, resolved)
+	}
+	moved, err = a.DeleteManifest(t.Context(), "a", arm.Digest, "ann")
+	if err != nil || !slices.Equal(moved, []registry.Assembled{{Tag: "1.2"}}) {
+		t.Errorf("the second delete says %v, %v", moved, err)
+	}
+}
+
+// TestAssemblyWithinOfAttested pushes an index of what is there again, and deletes its tag: its image is as new as that push.
+func TestAssemblyWithinOfAttested(t *testing.T) {
+	a := newAssembler(t, registry.IndexRule{Within: 2 * time.Second})
+	wrapped, image, provenance := a.attested("1-amd64", "amd64", "amd")
+	names := pushes{"amd": image, "provenance": provenance}
+	time.Sleep(2100 * time.Millisecond) // this is about time passing
+	a.put(t, "a", "1-amd64", "", a.body(wrapped.Digest))
+	if err := a.DeleteTag(t.Context(), "a", "1-amd64"); err != nil {
+		t.Fatal(err)
+	}
+	names["arm"] = a.native("1-arm", "arm", "arm")
+	a.want("1", names, "linux/amd64 amd", "unknown/unknown provenance", "linux/armv7 arm")
+}
+
 // TestAssemblyJoins takes up what was pushed before there was a rule, or while another tag was in the way.
 func TestAssemblyJoins(t *testing.T) {
 	a := newAssembler(t, registry.IndexRule{})
@@ -177,7 +214,7 @@ func TestAssemblyEnds(t *testing.T) {
 	wantWarning(t, arm, "a:1.2 was pushed as it is and does not follow 1.2-arm")
 	names := pushes{"amd": amd, "arm": arm}
 	a.want("1.2", names, "linux/amd64 amd")
-	if err := a.DeleteManifest(t.Context(), "a", amd.Digest); !errors.Is(err, registry.ErrConflict) {
+	if _, err := a.DeleteManifest(t.Context(), "a", amd.Digest, ""); !errors.Is(err, registry.ErrConflict) {
 		t.Errorf("delete what a client's index has: %v", err)
 	}
 	if err := a.DeleteTag(t.Context(), "a", "1.2"); err != nil {
@@ -199,7 +236,7 @@ func TestAssemblyOfAttested(t *testing.T) {
 	// Once more the first, and then it is deleted by what its tag points to.
 	a.put(t, "a", "1.2-amd64", "", a.body(wrapped.Digest))
 	a.want("1.2", names, "linux/amd64 amd", "unknown/unknown provenance", "linux/armv7 arm")
-	if err := a.DeleteManifest(t.Context(), "a", wrapped.Digest); err != nil {
+	if _, err := a.DeleteManifest(t.Context(), "a", wrapped.Digest, ""); err != nil {
 		t.Fatal(err)
 	}
 	a.want("1.2", names, "linux/armv7 arm")
@@ -388,7 +425,7 @@ func TestAssemblyDelete(t *testing.T) {
 	names["new amd"] = a.native("1.2-amd64", "amd64", "new amd")
 	a.want("1.2", names, "linux/amd64 new amd", "linux/armv7 arm") // deleting the tag left the entry
 
-	if err := a.DeleteManifest(t.Context(), "a", names["arm"].Digest); err != nil {
+	if _, err := a.DeleteManifest(t.Context(), "a", names["arm"].Digest, ""); err != nil {
 		t.Fatal(err)
 	}
 	a.want("1.2", names, "linux/amd64 new amd")
@@ -399,13 +436,13 @@ func TestAssemblyDelete(t *testing.T) {
 	if got, err := a.PlatformManifest(t.Context(), "a", both.Digest); err != nil || got.Digest != names["amd"].Digest {
 		t.Errorf("its image: %v, %v", got.Digest, err)
 	}
-	if err := a.DeleteManifest(t.Context(), "a", names["amd"].Digest); err != nil {
+	if _, err := a.DeleteManifest(t.Context(), "a", names["amd"].Digest, ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.ResolveManifest(t.Context(), "a", registry.Reference{Digest: both.Digest}); !errors.Is(err, registry.ErrManifestUnknown) {
 		t.Errorf("an index without an image is left: %v", err)
 	}
-	if err := a.DeleteManifest(t.Context(), "a", names["new amd"].Digest); err != nil {
+	if _, err := a.DeleteManifest(t.Context(), "a", names["new amd"].Digest, ""); err != nil {
 		t.Fatal(err)
 	}
 	a.want("1.2", names)
@@ -422,7 +459,7 @@ func TestAssemblyDeleteOld(t *testing.T) {
 		t.Fatal(err)
 	}
 	names["new amd"] = a.native("1.2-amd64", "amd64", "new amd")
-	if err := a.DeleteManifest(t.Context(), "a", old); err != nil {
+	if _, err := a.DeleteManifest(t.Context(), "a", old, ""); err != nil {
 		t.Fatal(err)
 	}
 	a.want("1.2", names, "linux/amd64 new amd", "linux/armv7 arm")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -228,15 +230,24 @@ func list(digests []digest.Digest) string {
 	return b.String()
 }
 
-// DeleteManifest removes a manifest, the tags that point to it, and its entry in indexes that the registry assembled. It fails
-// with ErrManifestUnknown, and with ErrConflict while an index of the repository needs it that a client pushed.
-func (s *Service) DeleteManifest(ctx context.Context, repository string, d digest.Digest) error {
-	err := s.facts.DeleteManifest(ctx, repository, d, s.withoutAbsent)
+// DeleteManifest removes a manifest, the tags that point to it, and its entry in indexes that the registry assembled: it returns
+// what became of their tags. It fails with ErrManifestUnknown, and with ErrConflict while an index of the repository needs it that
+// a client pushed. The user, who may be nobody, is who deletes.
+func (s *Service) DeleteManifest(ctx context.Context, repository string, d digest.Digest, user string) ([]Assembled, error) {
+	moved := make(map[string]digest.Digest)
+	err := s.facts.DeleteManifest(ctx, repository, d, s.withoutAbsent(moved, user))
 	var used *metadata.InUseError
 	if errors.As(err, &used) {
-		return ErrConflict.Withf("manifest %s is part of the index %s: delete the index first", d, list(used.By)).Detailed(used.By)
+		return nil, ErrConflict.Withf("manifest %s is part of the index %s: delete the index first", d, list(used.By)).Detailed(used.By)
 	}
-	return explain(err, ErrManifestUnknown, "delete manifest %s", d)
+	if err != nil {
+		return nil, explain(err, ErrManifestUnknown, "delete manifest %s", d)
+	}
+	var tags []Assembled
+	for _, tag := range slices.Sorted(maps.Keys(moved)) {
+		tags = append(tags, Assembled{Tag: tag, Digest: moved[tag]})
+	}
+	return tags, nil
 }
 
 // DeleteTag removes a tag and nothing else. It fails with ErrManifestUnknown.

@@ -114,7 +114,7 @@ func TestIndexHoldsItsChildren(t *testing.T) {
 		t.Errorf("of an index without linux/amd64: %v", err)
 	}
 	for _, held := range []digest.Digest{amd64.Digest, inner.Digest, arm.Digest} {
-		if err := f.DeleteManifest(t.Context(), "a/b", held); !errors.Is(err, registry.ErrConflict) {
+		if _, err := f.DeleteManifest(t.Context(), "a/b", held, ""); !errors.Is(err, registry.ErrConflict) {
 			t.Errorf("delete of a child: %v", err)
 		}
 	}
@@ -129,7 +129,7 @@ func TestIndexHoldsItsChildren(t *testing.T) {
 		t.Error(err)
 	}
 	for _, d := range []digest.Digest{outer.Digest, inner.Digest, amd64.Digest, arm.Digest} {
-		if err := f.DeleteManifest(t.Context(), "a/b", d); err != nil {
+		if _, err := f.DeleteManifest(t.Context(), "a/b", d, ""); err != nil {
 			t.Errorf("delete from the top: %v", err)
 		}
 	}
@@ -156,7 +156,7 @@ func TestSparseIndex(t *testing.T) {
 		t.Errorf("absent child: %v", err)
 	}
 	sparse.put(t, "a/b", pushed.Digest.String(), "", f.image(t, "a/b", config("linux", "arm"), []byte("layer")))
-	if err := f.DeleteManifest(t.Context(), "a/b", pushed.Digest); !errors.Is(err, registry.ErrConflict) {
+	if _, err := f.DeleteManifest(t.Context(), "a/b", pushed.Digest, ""); !errors.Is(err, registry.ErrConflict) {
 		t.Errorf("delete of the child that came later: %v", err)
 	}
 	required := index(t, map[string]registry.ManifestPushed{"linux/amd64": {Descriptor: v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString("absent"), Size: 6}}})
@@ -251,7 +251,7 @@ func TestReferrers(t *testing.T) {
 		t.Errorf("filtered: %v, %v", filtered, err)
 	}
 	// The subject may go, and others may refer to what never was there.
-	if err := f.DeleteManifest(t.Context(), "a/b", subject.Digest); err != nil {
+	if _, err := f.DeleteManifest(t.Context(), "a/b", subject.Digest, ""); err != nil {
 		t.Error(err)
 	}
 	if left, _, err := f.Referrers(t.Context(), "a/b", subject.Digest, "", registry.Page{N: 10}); err != nil || len(left) != 5 {

@@ -110,17 +110,13 @@ func matchTag(patterns []TagPattern, tag string) (whole string, platform manifes
 	return whole, platform, ok
 }
 
-// tagsOf returns all tags that matchTag says belong to a tag, with what they are for.
-func tagsOf(patterns []TagPattern, whole string) map[string]manifest.Platform {
-	all := make(map[string]manifest.Platform)
+// tagsOf returns all tags that can be read as belonging to a tag. Of some of them matchTag reads a shorter one.
+func tagsOf(patterns []TagPattern, whole string) []string {
+	var all []string
 	for _, p := range patterns {
 		for _, f := range p.forms {
-			tag, ok := f.tag(whole)
-			if !ok || CheckTag(tag) != nil {
-				continue
-			}
-			if w, platform, _ := matchTag(patterns, tag); w == whole {
-				all[tag] = platform
+			if tag, ok := f.tag(whole); ok && CheckTag(tag) == nil {
+				all = append(all, tag)
 			}
 		}
 	}

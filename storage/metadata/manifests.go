@@ -85,8 +85,23 @@ func (s *Store) PutManifest(ctx context.Context, repository string, m NewManifes
 				return err
 			}
 		}
+		if err := touchChildren(ctx, t, id, m); err != nil {
+			return err
+		}
 		return s.assemble(ctx, t, repositoryID, m)
 	})
+}
+
+// touchChildren notes a new push of what an index lists, which clients don't send again when it is there: for assembly it is as new
+// as the index is.
+func touchChildren(ctx context.Context, t *tx, id int64, m NewManifest) error {
+	if len(m.Assemblies) == 0 || len(m.Children) == 0 {
+		return nil
+	}
+	_, err := t.exec(ctx, `
+		UPDATE manifests SET pushed_at = {now}
+		WHERE id IN (SELECT child FROM manifest_children WHERE manifest = $1 AND child IS NOT NULL)`, id)
+	return err
 }
 
 // touchManifest notes a new push of a manifest that is there. It fails with ErrNotFound.
