@@ -47,7 +47,7 @@ requirements: ## Install what the tests need and Go does not bring (Debian, as r
 
 .PHONY: check
 check: $(LINT) ## Check the format and what can be seen without running
-	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); \
+	@unformatted=$$(find . -name .cache -prune -o -name '*.go' -print | xargs gofmt -l); \
 	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	$(LINT) ./...

@@ -486,6 +486,7 @@ func TestAssemblyOfDocker(t *testing.T) {
 
 // TestAssemblyAtOnce pushes for all platforms at the same time, again and again: no entry is ever lost.
 func TestAssemblyAtOnce(t *testing.T) {
+	t.Parallel()
 	a := newAssembler(t, registry.IndexRule{})
 	architectures := []string{"amd64", "arm", "arm64", "riscv64"}
 	for round := range 200 {

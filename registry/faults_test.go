@@ -78,6 +78,7 @@ func gone(err error, absent error) error {
 // TestFaults fails every write of the blob store and of the database, before it happens and after, one at a time. The
 // client repeats the call that failed. After that, and after a restart, everything that it was told is so.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	small, large := []byte("small"), storagetest.Content(1, 300<<10)
 	storagetest.Sweep(t, func(t *testing.T, f *storagetest.Faults) {
 		directory := memoryDir(t)

@@ -268,6 +268,7 @@ func (m *machine) resume(t *testing.T, f *fixture) (resumed int) {
 }
 
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	cuts, resumed := 0, 0
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
