@@ -48,6 +48,10 @@ func usedStatements(t *testing.T, path string) []string {
 		}
 	}
 	ctx, d := t.Context(), blob(1)
+	index := image("index", []string{"1-one"})
+	index.Children = []metadata.Edge{{Digest: d, Optional: true}}
+	index.Assemblies = []metadata.Assembly{{Tag: "1", Build: func(metadata.AssemblyParts) *metadata.NewManifest { return nil }}}
+	must(t, s.PutManifest(ctx, "assembly-0", index))
 	for name, list := range map[string]func() error{
 		"tags":              func() error { _, err := s.Tags(ctx, "manifests-0", "", 1); return err },
 		"repositories":      func() error { _, err := s.Repositories(ctx, "", 1); return err },
