@@ -25,28 +25,6 @@ type sqliteDB struct {
 	writer  *writer
 }
 
-// Open opens the SQLite database at c.Path, made if missing, and brings its schema up to date. It fails with
-// filelock.ErrHeld while another process has it open, and on network file systems, whose locks don't hold.
-func Open(ctx context.Context, c Config) (*Store, error) {
-	c = c.withDefaults()
-	db, err := openSQLite(ctx, c)
-	if isNoSpace(err) {
-		// Without any space not even a reader can open the database.
-		if r := openReserve(c.Path); r.release() {
-			db, err = openSQLite(ctx, c)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open metadata %s: %w", c.Path, classify(err))
-	}
-	s := &Store{config: c, db: db, keys: newKeyMaker()}
-	// A full disk is no reason not to start: reads and deletes need no new keys.
-	if err := s.openKeys(ctx); err != nil && !errors.Is(err, ErrNoSpace) {
-		return nil, errors.Join(fmt.Errorf("open metadata %s: %w", c.Path, err), db.close())
-	}
-	return s, nil
-}
-
 func openSQLite(ctx context.Context, c Config) (_ *sqliteDB, err error) {
 	if err := refuseNetworkFilesystem(filepath.Dir(c.Path)); err != nil {
 		return nil, err
@@ -102,7 +80,7 @@ func (db *sqliteDB) view(ctx context.Context, fn func(context.Context, *tx) erro
 		return err
 	}
 	// A statement takes microseconds: watching ctx in it would cost more than it could save.
-	return classify(fn(context.WithoutCancel(ctx), &tx{db.reads}))
+	return classify(fn(context.WithoutCancel(ctx), &tx{db.reads.get}))
 }
 
 func (db *sqliteDB) snapshot(ctx context.Context, fn func(context.Context, *tx) error) error {
@@ -110,7 +88,7 @@ func (db *sqliteDB) snapshot(ctx context.Context, fn func(context.Context, *tx) 
 	if err != nil {
 		return classify(err)
 	}
-	err = fn(ctx, &tx{&statements{prepare: reading.PrepareContext, words: db.reads.words}})
+	err = fn(ctx, &tx{(&statements{prepare: reading.PrepareContext, words: db.reads.words}).get})
 	return classify(errors.Join(err, reading.Rollback())) // which closes the statements too
 }
 

@@ -16,6 +16,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -27,12 +28,18 @@ var (
 	ErrSuperseded = errors.New("upload was claimed again")
 	// ErrNoSpace says that the disk under the database is full. The transaction did not happen.
 	ErrNoSpace = errors.New("no space left for metadata")
+	// ErrUnavailable says that the database can't be reached, or not in time. Whether the transaction happened is not known.
+	ErrUnavailable = errors.New("the metadata database does not answer")
 )
 
 // Config says where facts are kept and for how long some of them hold. Zero durations take the defaults.
 type Config struct {
 	// Path is the SQLite file. Its directory has to exist.
 	Path string
+	// DSN is the PostgreSQL database to use instead, as a URL or as words with equals signs. It may have a password in it.
+	DSN string
+	// Connections is the most connections to PostgreSQL. 16.
+	Connections int
 	// Lease is how long a blob stays in a repository without being referenced. 24 h.
 	Lease time.Duration
 	// Grace is how long the bytes of a deleted blob stay. It has to outlast running downloads. 24 h.
@@ -51,6 +58,9 @@ func (c Config) withDefaults() Config {
 	c.Lease = orDefault(c.Lease, 24*time.Hour)
 	c.Grace = orDefault(c.Grace, 24*time.Hour)
 	c.UploadExpiry = orDefault(c.UploadExpiry, 7*24*time.Hour)
+	if c.Connections <= 0 {
+		c.Connections = 16
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -93,6 +103,39 @@ const (
 	// relaxed commits survive the end of the process. A power loss may take them, newest first.
 	relaxed
 )
+
+// Open opens the database that c names, made if missing when it is SQLite's, and brings its schema up to date. An SQLite database
+// belongs to one process: it fails with filelock.ErrHeld while another one has it open, and on network file systems, whose locks
+// don't hold.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	c = c.withDefaults()
+	db, name, err := openDatabase(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("open metadata %s: %w", name, err)
+	}
+	s := &Store{config: c, db: db, keys: newKeyMaker()}
+	// A full disk is no reason not to start: reads and deletes need no new keys.
+	if err := s.openKeys(ctx); err != nil && !errors.Is(err, ErrNoSpace) {
+		return nil, errors.Join(fmt.Errorf("open metadata %s: %w", name, err), db.close())
+	}
+	return s, nil
+}
+
+// openDatabase opens the one of the two databases that is meant, and returns what to call it.
+func openDatabase(ctx context.Context, c Config) (db database, name string, err error) {
+	if c.DSN != "" {
+		db, err := openPostgres(ctx, c)
+		return db, "in PostgreSQL", classifyPostgres(err)
+	}
+	sqlite, err := openSQLite(ctx, c)
+	if isNoSpace(err) {
+		// Without any space not even a reader can open the database.
+		if r := openReserve(c.Path); r.release() {
+			sqlite, err = openSQLite(ctx, c)
+		}
+	}
+	return sqlite, c.Path, classify(err)
+}
 
 // Close waits for running transactions and closes the database. Closing records that every key is known to some row.
 func (s *Store) Close() error {

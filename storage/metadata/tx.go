@@ -10,7 +10,8 @@ import (
 
 // tx runs statements: those of one transaction, or single ones.
 type tx struct {
-	statements *statements
+	// get returns a statement, to be run where tx is.
+	get func(ctx context.Context, query string) (*sql.Stmt, error)
 }
 
 // statements prepares each statement once and keeps it.
@@ -53,7 +54,7 @@ func (r failedRow) Scan(...any) error { return r.err }
 
 // exec runs a statement and returns how many rows it changed.
 func (t *tx) exec(ctx context.Context, query string, args ...any) (int64, error) {
-	statement, err := t.statements.get(ctx, query)
+	statement, err := t.get(ctx, query)
 	if err != nil {
 		return 0, err
 	}
@@ -66,7 +67,7 @@ func (t *tx) exec(ctx context.Context, query string, args ...any) (int64, error)
 
 // row runs a query for at most one row, whose Scan fails with sql.ErrNoRows when there is none.
 func (t *tx) row(ctx context.Context, query string, args ...any) scanner {
-	statement, err := t.statements.get(ctx, query)
+	statement, err := t.get(ctx, query)
 	if err != nil {
 		return failedRow{err}
 	}
@@ -90,7 +91,7 @@ var errEnough = errors.New("enough rows")
 
 // collect runs a query and returns what scan makes of each row, until it says errEnough.
 func collect[T any](ctx context.Context, t *tx, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
-	statement, err := t.statements.get(ctx, query)
+	statement, err := t.get(ctx, query)
 	if err != nil {
 		return nil, err
 	}

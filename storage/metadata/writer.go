@@ -228,7 +228,7 @@ func (w *writer) attempt(r *request) (err error) {
 			err = fmt.Errorf("panic in a transaction: %v", p)
 		}
 	}()
-	return r.fn(r.ctx, &tx{w.statements})
+	return r.fn(r.ctx, &tx{w.statements.get})
 }
 
 // setLevel makes the next commit durable when anyone in the batch asks for it: a synced log holds all earlier commits.
@@ -253,7 +253,7 @@ func (w *writer) setLevel(batch []*request) error {
 
 // raw runs a statement of the transaction's own.
 func (w *writer) raw(statement string) error {
-	_, err := (&tx{w.statements}).exec(context.Background(), statement)
+	_, err := (&tx{w.statements.get}).exec(context.Background(), statement)
 	return err
 }
 

@@ -1,0 +1,199 @@
+package metadata
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+const (
+	// attempts bounds how often a transaction that met another one is run.
+	attempts = 20
+	// statementTimeout bounds a statement, so that a request does not wait for ever for a lock that somebody forgot.
+	statementTimeout = 30 * time.Second
+	// connectTimeout bounds the way to the database.
+	connectTimeout = 5 * time.Second
+)
+
+// postgresDB is a PostgreSQL database that any number of processes share.
+//
+// Each update is a serializable transaction: that it is right beside others needs no more thought than with the one writer of
+// SQLite. One that met another is rolled back by the database and run again here.
+type postgresDB struct {
+	pool       *sql.DB
+	statements *statements
+}
+
+// openPostgres connects to the database of a DSN and brings its schema up to date. Of several that start at once one does, and the
+// others wait for it.
+func openPostgres(ctx context.Context, c Config) (*postgresDB, error) {
+	settings, err := pgx.ParseConfig(c.DSN)
+	if err != nil {
+		return nil, errors.New("the DSN can't be read: write postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full") // err would tell the password
+	}
+	settings.ConnectTimeout = connectTimeout
+	setDefault(settings.RuntimeParams, "application_name", "berth")
+	setDefault(settings.RuntimeParams, "statement_timeout", fmt.Sprint(statementTimeout.Milliseconds()))
+	setDefault(settings.RuntimeParams, "idle_in_transaction_session_timeout", fmt.Sprint(statementTimeout.Milliseconds()))
+	connector := stdlib.GetConnector(*settings)
+	if c.Wrap != nil {
+		connector = c.Wrap(connector)
+	}
+	db := &postgresDB{pool: sql.OpenDB(connector)}
+	db.pool.SetMaxOpenConns(c.Connections)
+	db.pool.SetMaxIdleConns(c.Connections)
+	db.pool.SetConnMaxIdleTime(5 * time.Minute)
+	d := postgresDialect()
+	db.statements = &statements{prepare: db.pool.PrepareContext, words: d.words}
+	if err := migrate(ctx, db.pool, d); err != nil {
+		return nil, errors.Join(err, db.close())
+	}
+	return db, nil
+}
+
+func setDefault(parameters map[string]string, name, value string) {
+	if _, ok := parameters[name]; !ok {
+		parameters[name] = value
+	}
+}
+
+// view runs its statements one by one, on whatever connection is free.
+func (db *postgresDB) view(ctx context.Context, fn func(context.Context, *tx) error) error {
+	return db.repeat(ctx, func() error { return fn(ctx, &tx{db.statements.get}) })
+}
+
+func (db *postgresDB) snapshot(ctx context.Context, fn func(context.Context, *tx) error) error {
+	return db.repeat(ctx, func() error {
+		return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, durable, fn)
+	})
+}
+
+func (db *postgresDB) update(ctx context.Context, d durability, fn func(context.Context, *tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// Once it began its outcome is awaited, as with SQLite: the client may go away, what it did should not hang.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*statementTimeout)
+	defer cancel()
+	return db.repeat(ctx, func() error {
+		return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelSerializable}, d, fn)
+	})
+}
+
+func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, d durability, fn func(context.Context, *tx) error) (err error) {
+	transaction, err := db.pool.BeginTx(ctx, options)
+	if err != nil {
+		return err
+	}
+	if err := db.part(ctx, transaction, d, fn); err != nil {
+		_ = transaction.Rollback() // where it fails the connection is gone, and the transaction with it
+		return err
+	}
+	if err := transaction.Commit(); err != nil {
+		if lostConnection(err) && !pgconn.SafeToRetry(err) {
+			return &unknownOutcome{err}
+		}
+		return err
+	}
+	return nil
+}
+
+// part is what happens between the begin and the commit of a transaction.
+func (db *postgresDB) part(ctx context.Context, transaction *sql.Tx, d durability, fn func(context.Context, *tx) error) error {
+	if d == relaxed {
+		if _, err := transaction.ExecContext(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
+			return err
+		}
+	}
+	return fn(ctx, &tx{func(ctx context.Context, query string) (*sql.Stmt, error) {
+		statement, err := db.statements.get(ctx, query)
+		if err != nil {
+			return nil, err
+		}
+		return transaction.StmtContext(ctx, statement), nil
+	}})
+}
+
+// unknownOutcome is a commit whose answer was lost.
+type unknownOutcome struct{ err error }
+
+func (u *unknownOutcome) Error() string { return "the answer to a commit was lost: " + u.err.Error() }
+func (u *unknownOutcome) Unwrap() error { return u.err }
+
+// repeat runs a call again while it fails without effect for a reason that passes, after growing pauses: for about a second.
+func (db *postgresDB) repeat(ctx context.Context, call func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := call()
+		if err == nil || attempt == attempts || !mayRepeat(err) {
+			return classifyPostgres(err)
+		}
+		select {
+		case <-time.After(time.Duration(1 + rand.Int64N(int64(time.Millisecond<<min(attempt, 7))))):
+		case <-ctx.Done():
+			return classifyPostgres(err)
+		}
+	}
+}
+
+// mayRepeat reports whether a call had no effect and may have its effect later: it could not be serialized with another one,
+// was in a deadlock with it, met a row that the other was making or deleting, or lost its connection before its commit.
+func mayRepeat(err error) bool {
+	if _, ok := errors.AsType[*unknownOutcome](err); ok {
+		return false
+	}
+	switch code(err) {
+	case "40001", "40P01", "23503", "23505":
+		return true
+	}
+	return lostConnection(err)
+}
+
+// lostConnection reports whether there is no connection to the database any more, or none yet.
+func lostConnection(err error) bool {
+	if c := code(err); c != "" {
+		return c == "57P01" || c == "57P02" || c == "57P03" || c == "53300" || c[:2] == "08" // it stops, it starts, it has too many
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	_, network := errors.AsType[net.Error](err)
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
+	return network || connecting || pgconn.SafeToRetry(err) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
+func code(err error) string {
+	if failure, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return failure.Code
+	}
+	return ""
+}
+
+// classifyPostgres names the errors that callers act on.
+func classifyPostgres(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case code(err) == "53100": // its disk is full
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	case lostConnection(err), mayRepeat(err), code(err) == "57014": // a timeout
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+func (db *postgresDB) audits() []string { return nil }
+
+func (db *postgresDB) close() error {
+	return errors.Join(db.statements.close(), db.pool.Close())
+}
