@@ -115,7 +115,7 @@ func (w attemptWriter) Write(p []byte) (n int, err error) {
 }
 
 func (a *attempt) at() storage.Checkpoint {
-	return storage.Checkpoint{Key: a.facts.Key, Size: a.facts.Size, State: a.facts.State}
+	return storage.Checkpoint{Key: a.facts.Key, Size: a.facts.Size, State: a.facts.State, Spare: a.facts.Spare}
 }
 
 // checkpoint makes the bytes durable and then records how far they go.
@@ -145,6 +145,9 @@ func (a *attempt) sync(ctx context.Context) error {
 		return explain(err, nil, "sync upload %s", a.facts.ID)
 	}
 	a.facts.Size, a.facts.State = c.Size, c.State
+	if c.Key != a.facts.Key {
+		a.facts.Left, a.facts.Key, a.facts.Spare = a.facts.Key, c.Key, ""
+	}
 	return nil
 }
 

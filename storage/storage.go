@@ -32,6 +32,9 @@ type Checkpoint struct {
 	Size int64
 	// State belongs to the backend that made the checkpoint: a backend that can append to an object needs none.
 	State []byte
+	// Spare is a key that nothing was ever written under, or empty. A backend that can't append to what is under Key goes on
+	// under Spare: then that is the Key of its checkpoints, and what is under the old one is the caller's to delete.
+	Spare string
 }
 
 // Object is what List knows of an object.
@@ -47,7 +50,7 @@ type Blobs interface {
 	// Write opens the object of a checkpoint to append to it, after dropping whatever an earlier writer left behind
 	// its Size. A Checkpoint with nothing but a Key begins a new object. It fails with ErrNoSpace when the backend is
 	// full, and with ErrNotFound when Size is above zero and the object holds less than that. The writer may use ctx
-	// until it is closed.
+	// until it is closed. A backend that is WholeObjects needs Spare where Size is above zero.
 	Write(ctx context.Context, from Checkpoint) (Writer, error)
 	// Complete makes the object of a checkpoint readable under its Key; whether Open finds it before is up to the
 	// backend. What was written behind the checkpoint is dropped. Completing again what is complete does nothing. It
@@ -69,6 +72,19 @@ type Writer interface {
 	Checkpoint(ctx context.Context) (Checkpoint, error)
 	// Close ends the writer. What was written after the last checkpoint may or may not be kept.
 	Close() error
+}
+
+// WholeObjects is a backend that writes objects whole or in numbered parts, from several processes: a writer that lost its claim in
+// another process could still replace what a newer one wrote, so that each claim has to write under keys of its own.
+type WholeObjects interface {
+	// WholeObjects marks such a backend.
+	WholeObjects()
+}
+
+// Linker is a backend from which clients can read by themselves.
+type Linker interface {
+	// Link returns a URL under which anybody reads a complete object with GET for some minutes, with that Content-Type.
+	Link(ctx context.Context, key, contentType string) (url string, err error)
 }
 
 // Limited is a backend whose space runs out, shared with whatever else is kept beside it: who writes there asks first.

@@ -9,7 +9,8 @@ import (
 // audits are queries whose every row is a sentence about something that must not be.
 var audits = []string{
 	`SELECT 'key ' || k.key || ' is in ' || count(*) || ' places' FROM (
-	   SELECT key FROM blobs UNION ALL SELECT key FROM uploads WHERE key IS NOT NULL UNION ALL SELECT key FROM dead_keys
+	   SELECT key FROM blobs UNION ALL SELECT key FROM uploads WHERE key IS NOT NULL
+	   UNION ALL SELECT spare FROM uploads WHERE spare IS NOT NULL UNION ALL SELECT key FROM dead_keys
 	 ) AS k GROUP BY k.key HAVING count(*) > 1`,
 	`SELECT 'upload ' || id || ' has neither key nor blob' FROM uploads
 	 WHERE key IS NULL AND pinned_digest IS NULL AND committed IS NULL`,
@@ -82,6 +83,7 @@ func (s *Store) KeyUses(ctx context.Context, keys []string) (uses []KeyUse, err 
 			rows, err := collect(ctx, t, scanKeyUse, `
 				SELECT key, 'blob', size FROM blobs WHERE key = $1
 				UNION ALL SELECT key, 'upload', size FROM uploads WHERE key = $1
+				UNION ALL SELECT spare, 'upload', 0 FROM uploads WHERE spare = $1
 				UNION ALL SELECT key, 'dead', 0 FROM dead_keys WHERE key = $1`, key)
 			if err != nil {
 				return err

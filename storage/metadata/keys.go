@@ -92,6 +92,7 @@ func (s *Store) BuryOrphans(ctx context.Context, keys []string) (buried int, err
 				SELECT $1, {now}
 				WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE key = $1)
 				  AND NOT EXISTS (SELECT 1 FROM uploads WHERE key = $1)
+				  AND NOT EXISTS (SELECT 1 FROM uploads WHERE spare = $1)
 				  AND NOT EXISTS (SELECT 1 FROM dead_keys WHERE key = $1)`, key)
 			if err != nil {
 				return err

@@ -46,6 +46,9 @@ type Config struct {
 	Grace time.Duration
 	// UploadExpiry is how long an upload session lives after its last chunk. 168 h.
 	UploadExpiry time.Duration
+	// WholeObjects is set when the blob store can't append to objects, and a late writer could replace one: then each claim
+	// of an upload gets keys of its own.
+	WholeObjects bool
 	// LockWait is how long Open waits for another process to let go of the database. None by default.
 	LockWait time.Duration
 	// Wrap, when set, wraps the database's driver: tests inject faults with it.

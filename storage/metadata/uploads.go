@@ -9,8 +9,12 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// finishedUploadStays is how long a repeated PUT finds the session that its first try finished.
-const finishedUploadStays = time.Hour
+const (
+	// finishedUploadStays is how long a repeated PUT finds the session that its first try finished.
+	finishedUploadStays = time.Hour
+	// lateWriter is how long a claim that was superseded may go on to write: the last requests that it sent to the blob store.
+	lateWriter = time.Hour
+)
 
 // Upload is an upload session.
 type Upload struct {
@@ -20,6 +24,11 @@ type Upload struct {
 	Epoch int64
 	// Key is where the bytes are; empty for a finished session, and for one that writes none because it has Pinned.
 	Key string
+	// Spare is a key under which nothing was ever written, for a claim that can't append to what is under Key; empty where there
+	// is nothing to append to, and without Config.WholeObjects. A claim that uses it makes it its Key, and Left of what was.
+	Spare string
+	// Left is a key that the claim gave up.
+	Left string
 	// Size and State are the last checkpoint of the bytes, HashState the hash of so many bytes.
 	Size      int64
 	State     []byte
@@ -100,13 +109,18 @@ func (s *Store) ClaimUpload(ctx context.Context, repository, id string, declared
 				return err
 			}
 		}
+		if s.config.WholeObjects {
+			if err := s.renewKeys(ctx, t, &u); err != nil {
+				return err
+			}
+		}
 		if u.Pinned == "" && u.Key == "" {
 			u.Key = s.keys.next()
 		}
 		u.Epoch++
 		_, err = t.exec(ctx, `
-			UPDATE uploads SET epoch = $2, key = $3, pinned_digest = $4, expires_at = {now} + $5 WHERE id = $1`,
-			id, u.Epoch, nullable(u.Key), sqlDigest(u.Pinned), s.config.UploadExpiry.Milliseconds())
+			UPDATE uploads SET epoch = $2, key = $3, pinned_digest = $4, expires_at = {now} + $5, spare = $6 WHERE id = $1`,
+			id, u.Epoch, nullable(u.Key), sqlDigest(u.Pinned), s.config.UploadExpiry.Milliseconds(), nullable(u.Spare))
 		if err != nil || pinned == "" || pinned == u.Pinned {
 			return err
 		}
@@ -115,8 +129,29 @@ func (s *Store) ClaimUpload(ctx context.Context, repository, id string, declared
 	return u, err
 }
 
-// CheckpointUpload records how far the bytes of a claimed session are durable: Size, State, HashState and Config of u.
-// It fails with ErrSuperseded when the claim is not the newest any more.
+// renewKeys gives a claim keys that no earlier claim can write under any more: nothing tells a late writer in another process to
+// stop. Its keys die once it has surely ended.
+func (s *Store) renewKeys(ctx context.Context, t *tx, u *Upload) error {
+	if u.Spare != "" {
+		if err := bury(ctx, t, u.Spare, lateWriter); err != nil {
+			return err
+		}
+		u.Spare = ""
+	}
+	switch {
+	case u.Size > 0:
+		u.Spare = s.keys.next()
+	case u.Key != "" && u.Epoch > 1: // of the first epoch nobody wrote
+		if err := bury(ctx, t, u.Key, lateWriter); err != nil {
+			return err
+		}
+		u.Key = ""
+	}
+	return nil
+}
+
+// CheckpointUpload records how far the bytes of a claimed session are durable: Key, Size, State, HashState and Config of u. Left
+// dies. It fails with ErrSuperseded when the claim is not the newest any more.
 func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 	config, err := encodeConfig(u.Config)
 	if err != nil {
@@ -124,19 +159,22 @@ func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 	}
 	return s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
 		n, err := t.exec(ctx, `
-			UPDATE uploads SET size = $3, state = $4, hash_state = $5, config = $6, expires_at = {now} + $7
+			UPDATE uploads SET size = $3, state = $4, hash_state = $5, config = $6, expires_at = {now} + $7, key = $8, spare = $9
 			WHERE id = $1 AND epoch = $2 AND committed IS NULL`,
-			u.ID, u.Epoch, u.Size, u.State, u.HashState, config, s.config.UploadExpiry.Milliseconds())
+			u.ID, u.Epoch, u.Size, u.State, u.HashState, config, s.config.UploadExpiry.Milliseconds(), nullable(u.Key), nullable(u.Spare))
 		if err == nil && n == 0 {
 			return ErrSuperseded
 		}
-		return err
+		if err != nil || u.Left == "" {
+			return err
+		}
+		return bury(ctx, t, u.Left, lateWriter)
 	})
 }
 
 // CommitUpload turns a claimed session into the blob d of u.Size bytes and links it in the session's repository. The
-// bytes have to be durable under u.Key, unless d is u.Pinned. When the blob exists already, the key dies. It fails with
-// ErrSuperseded.
+// bytes have to be durable under u.Key, unless d is u.Pinned. When the blob exists already, the key dies, and so does u.Left.
+// It fails with ErrSuperseded.
 func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) error {
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		repository, err := finishUpload(ctx, t, u, d)
@@ -145,6 +183,11 @@ func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) err
 		}
 		if err := s.settleKey(ctx, t, u, d); err != nil {
 			return err
+		}
+		if u.Left != "" {
+			if err := bury(ctx, t, u.Left, lateWriter); err != nil {
+				return err
+			}
 		}
 		if err := s.link(ctx, t, repository, d); err != nil || u.Pinned == "" {
 			return err
@@ -167,7 +210,7 @@ func (s *Store) settleKey(ctx context.Context, t *tx, u Upload, d digest.Digest)
 // finishUpload marks a session as finished, which frees its key, and returns the id of its repository.
 func finishUpload(ctx context.Context, t *tx, u Upload, d digest.Digest) (repository int64, err error) {
 	err = t.row(ctx, `
-		UPDATE uploads SET key = NULL, state = NULL, hash_state = NULL, config = NULL, pinned_digest = NULL,
+		UPDATE uploads SET key = NULL, spare = NULL, state = NULL, hash_state = NULL, config = NULL, pinned_digest = NULL,
 		  size = $3, committed = $4, expires_at = {now} + $5
 		WHERE id = $1 AND epoch = $2 AND committed IS NULL
 		RETURNING repository`,
@@ -205,7 +248,7 @@ func (s *Store) CancelUpload(ctx context.Context, repository, id string) error {
 		if u.Committed != "" {
 			return ErrNotFound
 		}
-		return s.endUpload(ctx, t, id, u.Key, u.Pinned)
+		return s.endUpload(ctx, t, id, []string{u.Key, u.Spare}, u.Pinned)
 	})
 }
 
@@ -225,25 +268,26 @@ func (s *Store) RenewUpload(ctx context.Context, u Upload) error {
 // ExpireUploads ends up to limit sessions whose time is over, or only finished ones, and returns how many it ended.
 func (s *Store) ExpireUploads(ctx context.Context, finishedOnly bool, limit int) (ended int, err error) {
 	type expired struct {
-		id, key string
-		pinned  sqlDigest
+		id     string
+		keys   []string
+		pinned sqlDigest
 	}
 	scan := func(row scanner) (e expired, err error) {
-		var key sql.NullString
-		err = row.Scan(&e.id, &key, &e.pinned)
-		e.key = key.String
+		var key, spare sql.NullString
+		err = row.Scan(&e.id, &key, &spare, &e.pinned)
+		e.keys = []string{key.String, spare.String}
 		return e, err
 	}
 	err = s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		ended = 0
 		all, err := collect(ctx, t, scan,
-			`SELECT id, key, pinned_digest FROM uploads
+			`SELECT id, key, spare, pinned_digest FROM uploads
 			WHERE expires_at <= {now} AND (committed IS NOT NULL OR NOT $2) ORDER BY expires_at LIMIT $1`, limit, finishedOnly)
 		if err != nil {
 			return err
 		}
 		for _, e := range all {
-			if err := s.endUpload(ctx, t, e.id, e.key, digest.Digest(e.pinned)); err != nil {
+			if err := s.endUpload(ctx, t, e.id, e.keys, digest.Digest(e.pinned)); err != nil {
 				return err
 			}
 			ended++
@@ -253,8 +297,8 @@ func (s *Store) ExpireUploads(ctx context.Context, finishedOnly bool, limit int)
 	return ended, err
 }
 
-// endUpload removes a session's row and lets go of what it held.
-func (s *Store) endUpload(ctx context.Context, t *tx, id, key string, pinned digest.Digest) error {
+// endUpload removes a session's row and lets go of what it held. An empty key is none.
+func (s *Store) endUpload(ctx context.Context, t *tx, id string, keys []string, pinned digest.Digest) error {
 	if _, err := t.exec(ctx, `DELETE FROM uploads WHERE id = $1`, id); err != nil {
 		return err
 	}
@@ -263,26 +307,35 @@ func (s *Store) endUpload(ctx context.Context, t *tx, id, key string, pinned dig
 			return err
 		}
 	}
-	if key == "" {
-		return nil
+	var wait time.Duration
+	if s.config.WholeObjects {
+		wait = lateWriter
 	}
-	return bury(ctx, t, key, 0)
+	for _, key := range keys {
+		if key == "" {
+			continue
+		}
+		if err := bury(ctx, t, key, wait); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func getUpload(ctx context.Context, t *tx, repository, id string) (Upload, error) {
 	u := Upload{ID: id, Repository: repository}
-	var key sql.NullString
+	var key, spare sql.NullString
 	var config []byte
 	var pinned, committed sqlDigest
 	err := t.row(ctx, `
-		SELECT u.epoch, u.key, u.size, u.state, u.algorithm, u.hash_state, u.config, u.pinned_digest, u.committed
+		SELECT u.epoch, u.key, u.spare, u.size, u.state, u.algorithm, u.hash_state, u.config, u.pinned_digest, u.committed
 		FROM uploads u JOIN repositories r ON r.id = u.repository
 		WHERE u.id = $1 AND r.name = $2`, id, repository).Scan(
-		&u.Epoch, &key, &u.Size, &u.State, &u.Algorithm, &u.HashState, &config, &pinned, &committed)
+		&u.Epoch, &key, &spare, &u.Size, &u.State, &u.Algorithm, &u.HashState, &config, &pinned, &committed)
 	if err != nil {
 		return u, found(err)
 	}
-	u.Key, u.Pinned, u.Committed = key.String, digest.Digest(pinned), digest.Digest(committed)
+	u.Key, u.Spare, u.Pinned, u.Committed = key.String, spare.String, digest.Digest(pinned), digest.Digest(committed)
 	u.Config, err = decodeConfig(config)
 	return u, err
 }

@@ -199,4 +199,3 @@ func (s *Server) Exec(ctx context.Context, statement string) error {
 	_, err = db.ExecContext(ctx, statement)
 	return err
 }
-
