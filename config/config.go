@@ -242,7 +242,16 @@ type UploadPurging struct {
 
 // Metadata says where the facts are kept.
 type Metadata struct {
-	SQLite SQLite `yaml:"sqlite,omitempty"`
+	SQLite   SQLite   `yaml:"sqlite,omitempty"`
+	Postgres Postgres `yaml:"postgres,omitempty"`
+}
+
+// Postgres is a PostgreSQL database, which several registries may share.
+type Postgres struct {
+	// DSN is its address, as in postgres://berth@db.lan/berth?sslmode=verify-full. Empty means SQLite.
+	DSN Secret `yaml:"dsn,omitempty"`
+	// Connections is the most connections of one registry; 0 means 16.
+	Connections int `yaml:"connections,omitempty"`
 }
 
 // SQLite is the embedded database.

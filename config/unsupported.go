@@ -35,7 +35,6 @@ func unsupported() []row {
 		// Berth's own keys.
 		{key: "gc.rate"},
 		{key: "immutability", refused: true, note: remove},
-		{key: "metadata.postgres", below: "dsn", refused: true, note: "use metadata.sqlite.path"},
 		{key: "policy.repository", below: "classes", refused: true, note: remove},
 		{key: "quota", refused: true, note: remove},
 		{key: "retention", refused: true, note: "remove it; untagged manifests are kept"},

@@ -42,7 +42,6 @@ func TestUnsupported(t *testing.T) {
 		"s3 by name":   {file: "storage: s3", problem: "r.yml:2: storage.s3: this version does not have it: use storage.filesystem"},
 		"in memory":    {file: "storage: {inmemory: }", problem: "r.yml:2: storage.inmemory: this version does not have it: use storage.filesystem on a tmpfs"},
 		"proxy":        {file: "proxy:\n  remoteurl: https://registry-1.docker.io", problem: "r.yml:3: proxy: this version does not have it"},
-		"postgres":     {file: "metadata: {postgres: {dsn: x}}", problem: "r.yml:2: metadata.postgres: this version does not have it: use metadata.sqlite.path"},
 		"classes":      {file: "policy: {repository: {classes: [image]}}", problem: "r.yml:2: policy.repository: this version does not have it: remove it"},
 		"retention":    {file: "retention: [{a: b}]", problem: "r.yml:2: retention: this version does not have it"},
 		"middleware":   {file: "middleware: {storage: [{name: redirect}]}", problem: "r.yml:2: middleware: this version does not have it"},

@@ -37,6 +37,7 @@ var (
 	ErrConflict            = &Error{Code: "DENIED", Message: "the resource is in use"}
 	ErrUnsupported         = &Error{Code: "UNSUPPORTED", Message: "the operation is unsupported"}
 	ErrNoSpace             = &Error{Code: "INSUFFICIENT_STORAGE", Message: "the registry's disk is full"}
+	ErrUnavailable         = &Error{Code: "UNAVAILABLE", Message: "the registry can't reach its database or storage now: try again"}
 )
 
 // Error returns the code and the message.

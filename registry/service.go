@@ -159,6 +159,8 @@ func explain(err error, absent *Error, format string, args ...any) error {
 		return ErrUploadSuperseded
 	case errors.Is(err, storage.ErrNoSpace), errors.Is(err, metadata.ErrNoSpace):
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	case errors.Is(err, metadata.ErrUnavailable):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
 }

@@ -102,11 +102,13 @@ func lockDirectory(ctx context.Context, directory string, wait time.Duration, lo
 
 func openFacts(ctx context.Context, c *config.Config, directory string, wait time.Duration, log *slog.Logger) (*metadata.Store, error) {
 	path := metadataPath(c, directory)
-	if err := refuseForgotten(path, directory); err != nil {
+	if err := refuseForgotten(path, directory); err != nil && c.Metadata.Postgres.DSN == "" {
 		return nil, err
 	}
 	facts, err := metadata.Open(ctx, metadata.Config{
 		Path:         path,
+		DSN:          string(c.Metadata.Postgres.DSN),
+		Connections:  c.Metadata.Postgres.Connections,
 		Lease:        c.GC.Lease,
 		Grace:        c.GC.Grace,
 		UploadExpiry: c.Storage.Maintenance.UploadPurging.Age,

@@ -46,7 +46,7 @@ func status(e *registry.Error) int {
 		return http.StatusForbidden
 	case errTooManyRequests:
 		return http.StatusTooManyRequests
-	case errUnavailable:
+	case errUnavailable, registry.ErrUnavailable:
 		return http.StatusServiceUnavailable
 	case registry.ErrUnsupported:
 		return http.StatusMethodNotAllowed
@@ -93,6 +93,9 @@ func (h *handler) writeError(c *call, e *registry.Error) {
 	code := status(e)
 	c.failure = e.Code
 	header := c.w.Header()
+	if e.Kind() == registry.ErrUnavailable {
+		header.Set("Retry-After", "1")
+	}
 	if code == http.StatusMethodNotAllowed && header.Get("Allow") == "" {
 		header.Set("Allow", c.kind.methods())
 	}

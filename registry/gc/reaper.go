@@ -86,6 +86,9 @@ type Report struct {
 // Round ends the uploads whose time is over and deletes the bytes whose time has come. It does nothing while the clock
 // can't be trusted.
 func (r *Reaper) Round(ctx context.Context) (done Report, err error) {
+	if err := r.facts.KeepAlive(ctx); err != nil {
+		return done, fmt.Errorf("say that this server runs: %w", err)
+	}
 	now, noted, err := r.facts.Clock(ctx)
 	if err != nil {
 		return done, fmt.Errorf("read clock: %w", err)

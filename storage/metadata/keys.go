@@ -26,8 +26,11 @@ func newKeyMaker() *keyMaker {
 	return &keyMaker{prefix: "blobs/" + randomHex(4)}
 }
 
+// open records the prefix, and that its start is running.
 func (k *keyMaker) open(ctx context.Context, t *tx) error {
-	_, err := t.exec(ctx, `INSERT INTO generations (prefix, opened_at) VALUES ($1, {now}) ON CONFLICT (prefix) DO NOTHING`, k.prefix)
+	_, err := t.exec(ctx, `
+		INSERT INTO generations (prefix, opened_at, seen_at) VALUES ($1, {now}, {now})
+		ON CONFLICT (prefix) DO UPDATE SET seen_at = excluded.seen_at, closed_at = NULL`, k.prefix)
 	return err
 }
 
@@ -64,12 +67,28 @@ func randomHex(bytes int) string {
 	return hex.EncodeToString(raw)
 }
 
+// KeepAlive has other processes know that this one runs. It has to be called every few minutes where there may be others.
+func (s *Store) KeepAlive(ctx context.Context) error {
+	if !s.keys.opened.Load() {
+		return nil
+	}
+	return s.db.update(ctx, relaxed, s.keys.open)
+}
+
+// silent is how long a start of another process is taken to be running after it was last seen.
+const silent = time.Hour
+
 // UnclosedGenerations returns the key prefixes of earlier starts that did not close the store: there may be bytes under
 // them that no row knows. When all of them were found, CloseGeneration says so.
 func (s *Store) UnclosedGenerations(ctx context.Context) (prefixes []string, err error) {
+	var running time.Duration
+	if s.db.shared() {
+		running = silent
+	}
 	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
 		prefixes, err = collect(ctx, t, scanString,
-			`SELECT prefix FROM generations WHERE closed_at IS NULL AND prefix <> $1 ORDER BY opened_at`, s.keys.prefix)
+			`SELECT prefix FROM generations WHERE closed_at IS NULL AND prefix <> $1 AND seen_at <= {now} - $2 ORDER BY opened_at`,
+			s.keys.prefix, running.Milliseconds())
 		return err
 	})
 	return prefixes, err

@@ -194,6 +194,8 @@ func classifyPostgres(err error) error {
 
 func (db *postgresDB) audits() []string { return nil }
 
+func (db *postgresDB) shared() bool { return true }
+
 func (db *postgresDB) close() error {
 	return errors.Join(db.statements.close(), db.pool.Close())
 }

@@ -3,7 +3,9 @@ package metadata_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -61,4 +63,82 @@ func TestContractOnPostgres(t *testing.T) {
 		c.DSN = server.NewDatabase(t, "test1")
 		return open(t, c)
 	})
+}
+
+// TestStartsAtOnce has several servers meet an empty database.
+func TestStartsAtOnce(t *testing.T) {
+	dsn := postgresServer(t).NewDatabase(t, "")
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			s, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := errors.Join(s.Ping(t.Context()), s.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestServersTogether has two servers push, mount and delete the same few things, and each see at once what the other did.
+func TestServersTogether(t *testing.T) {
+	dsn := postgresServer(t).NewDatabase(t, "")
+	one, two := open(t, metadata.Config{DSN: dsn}), open(t, metadata.Config{DSN: dsn})
+	for i := range 50 {
+		m := image(fmt.Sprint(i), []string{"latest"})
+		must(t, one.PutManifest(t.Context(), "a", m))
+		if got, _, err := two.TaggedManifest(t.Context(), "a", "latest", true); err != nil || got.Digest != m.Digest {
+			t.Fatalf("the other server finds %v, %v", got, err)
+		}
+		must(t, two.DeleteManifest(t.Context(), "a", m.Digest, nil))
+		if _, _, err := one.Manifest(t.Context(), "a", m.Digest, false); !errors.Is(err, metadata.ErrNotFound) {
+			t.Fatalf("deleted at the other server: %v", err)
+		}
+	}
+	if prefixes, err := two.UnclosedGenerations(t.Context()); err != nil || len(prefixes) > 0 {
+		t.Errorf("a server that runs is taken for one that stopped: %v, %v", prefixes, err)
+	}
+}
+
+// TestRestartOfPostgres stops the database below a store: reads and writes fail as unavailable, and go on when it is back.
+func TestRestartOfPostgres(t *testing.T) {
+	directory, err := os.MkdirTemp("", "postgres")
+	must(t, err)
+	if postgresServer(t) == nil {
+		return
+	}
+	server, err := postgrestest.Start(t.Context(), directory)
+	must(t, err)
+	t.Cleanup(func() { must(t, server.Remove()) })
+	s := open(t, metadata.Config{DSN: server.NewDatabase(t, "")})
+	m := image("one", []string{"latest"})
+	must(t, s.PutManifest(t.Context(), "a", m))
+	for _, stop := range []func() error{server.Stop, server.Kill} {
+		must(t, stop())
+		if _, _, err := s.TaggedManifest(t.Context(), "a", "latest", true); !errors.Is(err, metadata.ErrUnavailable) {
+			t.Errorf("a read without a database: %v", err)
+		}
+		if err := s.PutManifest(t.Context(), "a", image("two", nil)); !errors.Is(err, metadata.ErrUnavailable) {
+			t.Errorf("a write without a database: %v", err)
+		}
+		must(t, server.Run(t.Context()))
+		if got, _, err := s.TaggedManifest(t.Context(), "a", "latest", true); err != nil || got.Digest != m.Digest {
+			t.Errorf("a read after the restart: %v, %v", got, err)
+		}
+		must(t, s.PutManifest(t.Context(), "a", m))
+	}
+}
+
+func TestBadDSN(t *testing.T) {
+	for _, dsn := range []string{"postgres://berth:hunter2@[/x", "host=/nowhere user=x password=hunter2 dbname=x"} {
+		_, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn})
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%v", err)
+		}
+		t.Log(err)
+	}
 }

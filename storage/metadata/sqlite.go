@@ -103,6 +103,8 @@ func (db *sqliteDB) audits() []string {
 	}
 }
 
+func (db *sqliteDB) shared() bool { return false }
+
 func (db *sqliteDB) close() error {
 	var errs []error
 	if db.readers != nil {

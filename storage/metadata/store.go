@@ -94,6 +94,8 @@ type database interface {
 	update(ctx context.Context, d durability, fn func(ctx context.Context, t *tx) error) error
 	// audits are the queries with which the database checks itself, of the form that audits in audit.go has.
 	audits() []string
+	// shared reports whether other processes may have the database open too.
+	shared() bool
 	close() error
 }
 
