@@ -25,6 +25,8 @@ type Config struct {
 	Coverage []CoveragePolicy
 	// Indexes says of which tags the registry makes indexes. The first rule that matches a tag counts.
 	Indexes []IndexRule
+	// Redirect has clients read blobs from the blob store by themselves, where that is a storage.Linker.
+	Redirect bool
 	// URLAllowed reports whether a layer that is kept elsewhere may be at a URL. Nil allows all.
 	URLAllowed func(url string) bool
 }
@@ -38,6 +40,7 @@ type Service struct {
 	urlAllowed    func(url string) bool
 	coverage      []CoveragePolicy
 	indexes       []IndexRule
+	links         storage.Linker // nil unless clients are to read from the blob store
 	sessions      sessions
 	buffers       buffers
 }
@@ -50,11 +53,15 @@ func New(c Config) *Service {
 	if c.URLAllowed == nil {
 		c.URLAllowed = func(string) bool { return true }
 	}
-	return &Service{
+	s := &Service{
 		blobs: c.Blobs, facts: c.Metadata,
 		childRequired: c.ChildRequired, sparseImages: c.SparseImages, urlAllowed: c.URLAllowed, coverage: c.Coverage,
 		indexes: c.Indexes,
 	}
+	if c.Redirect {
+		s.links, _ = c.Blobs.(storage.Linker)
+	}
+	return s
 }
 
 // Blob returns the descriptor of a blob of a repository, and makes sure that the blob stays for the lease time, so that a
@@ -78,6 +85,22 @@ func (s *Service) OpenBlob(ctx context.Context, repository string, d digest.Dige
 		return nil, fmt.Errorf("open blob %s: %w", d, err)
 	}
 	return &Blob{Descriptor: blobDescriptor(d, b.Size), ReadSeekCloser: r}, nil
+}
+
+// LinkBlob returns the descriptor of a blob of a repository, and a URL under which anybody can read it for some minutes, as content of
+// type application/octet-stream. The URL is empty where clients are not to read from the blob store. It fails with
+// ErrBlobUnknown.
+func (s *Service) LinkBlob(ctx context.Context, repository string, d digest.Digest) (_ Descriptor, url string, err error) {
+	if s.links == nil {
+		return Descriptor{}, "", nil
+	}
+	b, err := s.facts.Blob(ctx, repository, d)
+	if err != nil {
+		return Descriptor{}, "", explain(err, ErrBlobUnknown, "find blob %s", d)
+	}
+	found := blobDescriptor(d, b.Size)
+	url, err = s.links.Link(ctx, b.Key, found.MediaType)
+	return found, url, explain(err, nil, "link to blob %s", d)
 }
 
 // MountBlob makes a blob of another repository appear in this one, and reports whether it could: that the source is

@@ -42,8 +42,11 @@ func (h *handler) headBlob(c *call) error {
 	return nil
 }
 
-// getBlob sends a blob or a part of it (spec: "Pulling blobs").
+// getBlob sends a blob or a part of it, or says where it can be read (spec: "Pulling blobs").
 func (h *handler) getBlob(c *call) error {
+	if found, url, err := h.Service.LinkBlob(c.r.Context(), c.repository, c.reference.Digest); err != nil || url != "" {
+		return h.redirectBlob(c, found, url, err)
+	}
 	blob, err := h.Service.OpenBlob(c.r.Context(), c.repository, c.reference.Digest)
 	if err != nil {
 		return err
@@ -60,6 +63,25 @@ func (h *handler) getBlob(c *call) error {
 		return err
 	}
 	return h.sendPart(c, blob, part, partial)
+}
+
+// redirectBlob sends the client to where the blob is, which is for a while only: nobody may keep this answer. The client
+// repeats a Range there.
+func (h *handler) redirectBlob(c *call, found registry.Descriptor, url string, err error) error {
+	if err != nil {
+		return err
+	}
+	setBlobHeaders(c, found)
+	header := c.w.Header()
+	if notModified(c.r, etag(found.Digest.String())) {
+		writeEmpty(c, http.StatusNotModified)
+		return nil
+	}
+	header.Set("Cache-Control", "no-store")
+	header.Del("Content-Type")
+	header.Set("Location", url)
+	writeEmpty(c, http.StatusTemporaryRedirect)
+	return nil
 }
 
 // requestedPart reads the Range header, unless If-Range is about other content.
