@@ -146,10 +146,24 @@ func (s *Store) DelayKeys(ctx context.Context, keys []string, wait time.Duration
 	})
 }
 
-// ForgetKeys removes keys from the dead list. Their bytes have to be gone.
+// sweepAgain is how long a dead key waits for its second delete.
+const sweepAgain = 10 * time.Minute
+
+// ForgetKeys removes keys from the dead list. Their bytes have to be gone. With Config.WholeObjects a key stays for a second
+// delete: a request that was on its way during the first may have made an object after it.
 func (s *Store) ForgetKeys(ctx context.Context, keys []string) error {
 	return s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
 		for _, key := range keys {
+			if s.config.WholeObjects {
+				n, err := t.exec(ctx, `UPDATE dead_keys SET swept = 1, delete_after = {now} + $2 WHERE key = $1 AND swept = 0`,
+					key, sweepAgain.Milliseconds())
+				if err != nil {
+					return err
+				}
+				if n > 0 {
+					continue
+				}
+			}
 			if _, err := t.exec(ctx, `DELETE FROM dead_keys WHERE key = $1`, key); err != nil {
 				return err
 			}

@@ -59,10 +59,12 @@ func TestContractOnPostgres(t *testing.T) {
 	s, err := metadata.Open(t.Context(), metadata.Config{DSN: template})
 	must(t, err)
 	must(t, s.Close())
-	metatest.Run(t, func(t testing.TB, c metadata.Config) *metadata.Store {
+	open := func(t testing.TB, c metadata.Config) *metadata.Store {
 		c.DSN = server.NewDatabase(t, "test1")
 		return open(t, c)
-	})
+	}
+	metatest.Run(t, open)
+	t.Run("WholeObjects", func(t *testing.T) { metatest.RunWholeObjects(t, open) })
 }
 
 // TestStartsAtOnce has several servers meet an empty database.

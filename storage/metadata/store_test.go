@@ -32,11 +32,13 @@ func TestContract(t *testing.T) {
 	s, err := metadata.Open(t.Context(), metadata.Config{Path: template})
 	must(t, err)
 	must(t, s.Close())
-	metatest.Run(t, func(t testing.TB, c metadata.Config) *metadata.Store {
+	open := func(t testing.TB, c metadata.Config) *metadata.Store {
 		c.Path = filepath.Join(memoryDir(t), "metadata.sqlite")
 		mustCopy(t, template, c.Path) // to copy is faster than to migrate
 		return open(t, c)
-	})
+	}
+	metatest.Run(t, open)
+	t.Run("WholeObjects", func(t *testing.T) { metatest.RunWholeObjects(t, open) })
 }
 
 func BenchmarkStore(b *testing.B) { metatest.Benchmark(b, open) }
