@@ -110,7 +110,7 @@ func (g *Gate) open(c Config) (err error) {
 
 func (g *Gate) openKeys(c Config) (err error) {
 	if c.MakeKeys {
-		if err := makeKeyFile(c.KeyFile); err != nil {
+		if err := MakeKeyFile(c.KeyFile); err != nil {
 			return err
 		}
 	}

@@ -202,8 +202,8 @@ func writeTokenJSON(w http.ResponseWriter, status int, body map[string]any) {
 	_ = json.NewEncoder(w).Encode(body) // the client may be gone
 }
 
-// makeKeyFile makes a file with one key unless there is one. Of several processes that do so at once, one wins.
-func makeKeyFile(path string) error {
+// MakeKeyFile makes a file with one key unless there is one. Of several processes that do so at once, one wins.
+func MakeKeyFile(path string) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

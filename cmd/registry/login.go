@@ -30,6 +30,8 @@ const (
 // login is how clients say who they are.
 type login struct {
 	gate *auth.Gate // nil when nobody is asked
+	// keys are shared with other servers, or nil.
+	keys *sharedFile
 	// user and passwordFile are for the greeting.
 	user, passwordFile string
 }
@@ -65,6 +67,9 @@ func openLogin(ctx context.Context, c *config.Config, s *stores, audit, log *slo
 		Refresh:       c.Auth.Tokens.Refresh,
 		Log:           log,
 		Audit:         audit,
+	}
+	if l.keys, err = shareTokenKeys(ctx, c, s); err != nil {
+		return l, fmt.Errorf("share the keys of tokens: %w", err)
 	}
 	if settings.Rules, err = compileRules(c); err != nil {
 		return l, err

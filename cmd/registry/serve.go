@@ -128,6 +128,9 @@ func (l *reloader) tasks(others ...func(context.Context)) []func(context.Context
 	if l.login.gate != nil {
 		others = append(others, l.login.gate.Run)
 	}
+	if l.login.keys != nil {
+		others = append(others, l.login.keys.follow(l.log))
+	}
 	return others
 }
 

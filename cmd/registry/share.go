@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"berth/atomicfile"
+	"berth/auth"
+	"berth/config"
+	"berth/storage/metadata"
+)
+
+const (
+	// tokenKeysSetting is the name under which servers of one database keep the keys that sign tokens.
+	tokenKeysSetting = "token-keys"
+	// shareEvery is how often servers look whether a shared file changed at another one.
+	shareEvery = 2 * time.Second
+)
+
+// sharedFile is a file that all servers of one database have: what one changes, the others get.
+type sharedFile struct {
+	facts *metadata.Store
+	name  string // of the setting
+	path  string
+	known []byte // what file and setting were when they were the same
+}
+
+// shareTokenKeys makes the keys that sign tokens the same on all servers of a PostgreSQL database, unless the configuration
+// says where they are. It returns nil where there is nothing to share.
+func shareTokenKeys(ctx context.Context, c *config.Config, s *stores) (*sharedFile, error) {
+	if c.Metadata.Postgres.DSN == "" || c.Auth.Tokens.Key != "" || c.Auth.Method == config.AuthNone {
+		return nil, nil
+	}
+	f := &sharedFile{facts: s.facts, name: tokenKeysSetting, path: filepath.Join(s.directory, tokenKeys)}
+	if err := auth.MakeKeyFile(f.path); err != nil {
+		return nil, err
+	}
+	var err error
+	if f.known, err = os.ReadFile(f.path); err != nil {
+		return nil, err
+	}
+	return f, f.sync(ctx) // what the others have counts
+}
+
+// sync brings file and setting together: a change of the file since it was last the same goes to the setting, and otherwise the
+// setting goes to the file.
+func (f *sharedFile) sync(ctx context.Context) error {
+	local, err := os.ReadFile(f.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if local != nil && !bytes.Equal(local, f.known) {
+		if err := f.facts.SetSetting(ctx, f.name, local); err != nil {
+			return err
+		}
+		f.known = local
+		return nil
+	}
+	shared, err := f.facts.SetSettingOnce(ctx, f.name, f.known)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(shared, local) {
+		if err := atomicfile.Write(f.path, shared, 0o600); err != nil {
+			return err
+		}
+	}
+	f.known = shared
+	return nil
+}
+
+// follow keeps file and setting together until ctx ends.
+func (f *sharedFile) follow(log *slog.Logger) func(context.Context) {
+	return func(ctx context.Context) {
+		ticker := time.NewTicker(shareEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if err := f.sync(ctx); err != nil && ctx.Err() == nil {
+				log.Warn("the keys of tokens could not be shared with other servers, the next try is soon", "error", err)
+			}
+		}
+	}
+}
