@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	"berth/filelock"
 	"berth/storage/metadata"
 	"berth/storage/metadata/metatest"
 	"berth/storage/metadata/postgrestest"
@@ -143,4 +145,66 @@ func TestBadDSN(t *testing.T) {
 		}
 		t.Log(err)
 	}
+}
+
+// TestMove copies the facts of an SQLite database that has some of every kind, and goes on there.
+func TestMove(t *testing.T) {
+	path, dsn := filepath.Join(t.TempDir(), "metadata.sqlite"), postgresServer(t).NewDatabase(t, "")
+	s, err := metadata.Open(t.Context(), quick(path))
+	must(t, err)
+	for name, run := range scenarios() {
+		steps, err := run(t.Context(), s, 0)
+		must(t, err)
+		for _, step := range steps {
+			step.name = name + ": " + step.name
+			runStep(t, s, step)
+		}
+	}
+	for i := range 1500 {
+		must(t, s.PutManifest(t.Context(), "many", image(fmt.Sprint(i), []string{fmt.Sprint(i)})))
+	}
+	_, err = metadata.Move(t.Context(), path, dsn, nil)
+	if !errors.Is(err, filelock.ErrHeld) {
+		t.Errorf("while it is open: %v", err)
+	}
+	must(t, s.Close())
+	last := metadata.MoveProgress{}
+	rows, err := metadata.Move(t.Context(), path, dsn, func(p metadata.MoveProgress) { last = p })
+	must(t, err)
+	if last.Total != rows || last.Rows < 3000 || last.Table == "" {
+		t.Errorf("%d rows, the last progress was %+v", rows, last)
+	}
+	if _, err := metadata.Open(t.Context(), quick(path)); !errors.Is(err, metadata.ErrMoved) {
+		t.Errorf("the old database is opened: %v", err)
+	}
+	for _, target := range []string{dsn, postgresServer(t).NewDatabase(t, "")} {
+		if _, err := metadata.Move(t.Context(), path, target, nil); !errors.Is(err, metadata.ErrMoved) {
+			t.Errorf("moved twice: %v", err)
+		}
+	}
+	moved := open(t, metadata.Config{DSN: dsn})
+	mustAudit(t, moved)
+	for i := range 1500 {
+		want := image(fmt.Sprint(i), nil)
+		if got, body, err := moved.TaggedManifest(t.Context(), "many", fmt.Sprint(i), true); err != nil || got.Digest != want.Digest || string(body) != string(want.Body) {
+			t.Fatalf("%d: %v, %v", i, got, err)
+		}
+	}
+	must(t, moved.PutManifest(t.Context(), "many", image("new", []string{"new"}))) // under an id that is free
+	must(t, moved.PutManifest(t.Context(), "other", image("new", nil)))
+}
+
+// TestMoveRefuses keeps the facts of another registry.
+func TestMoveRefuses(t *testing.T) {
+	path, dsn := filepath.Join(t.TempDir(), "metadata.sqlite"), postgresServer(t).NewDatabase(t, "")
+	must(t, open(t, metadata.Config{DSN: dsn}).PutManifest(t.Context(), "a", image("one", []string{"x"})))
+	s, err := metadata.Open(t.Context(), quick(path))
+	must(t, err)
+	must(t, s.Close())
+	if _, err := metadata.Move(t.Context(), path, dsn, nil); err == nil || !strings.Contains(err.Error(), "name an empty one") {
+		t.Errorf("onto another registry: %v", err)
+	}
+	s, err = metadata.Open(t.Context(), quick(path)) // it is not moved
+	must(t, err)
+	must(t, s.Close())
 }

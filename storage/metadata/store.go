@@ -111,7 +111,7 @@ const (
 
 // Open opens the database that c names, made if missing when it is SQLite's, and brings its schema up to date. An SQLite database
 // belongs to one process: it fails with filelock.ErrHeld while another one has it open, and on network file systems, whose locks
-// don't hold.
+// don't hold, and with ErrMoved once its facts are elsewhere.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	c = c.withDefaults()
 	db, name, err := openDatabase(ctx, c)
@@ -137,6 +137,11 @@ func openDatabase(ctx context.Context, c Config) (db database, name string, err 
 		// Without any space not even a reader can open the database.
 		if r := openReserve(c.Path); r.release() {
 			sqlite, err = openSQLite(ctx, c)
+		}
+	}
+	if err == nil {
+		if err = refuseMoved(ctx, sqlite.readers); err != nil {
+			err = errors.Join(err, sqlite.close())
 		}
 	}
 	return sqlite, c.Path, classify(err)
