@@ -102,8 +102,10 @@ func lockDirectory(ctx context.Context, directory string, wait time.Duration, lo
 
 func openFacts(ctx context.Context, c *config.Config, directory string, wait time.Duration, log *slog.Logger) (*metadata.Store, error) {
 	path := metadataPath(c, directory)
-	if err := refuseForgotten(path, directory); err != nil && c.Metadata.Postgres.DSN == "" {
-		return nil, err
+	if c.Metadata.Postgres.DSN == "" {
+		if err := refuseForgotten(path, directory); err != nil {
+			return nil, err
+		}
 	}
 	facts, err := metadata.Open(ctx, metadata.Config{
 		Path:         path,
@@ -115,10 +117,33 @@ func openFacts(ctx context.Context, c *config.Config, directory string, wait tim
 		LockWait:     wait,
 		Log:          log,
 	})
-	if errors.Is(err, filelock.ErrHeld) {
+	switch {
+	case errors.Is(err, filelock.ErrHeld):
 		return nil, fmt.Errorf("another registry is using %s: stop it first, or set metadata.sqlite.path to another file", path)
+	case errors.Is(err, metadata.ErrMoved):
+		return nil, fmt.Errorf("the facts of %s were moved to PostgreSQL: set metadata.postgres.dsn", path)
+	case err != nil:
+		return nil, err
 	}
-	return facts, err
+	if err := refuseUnmoved(ctx, c, path, facts); err != nil {
+		return nil, errors.Join(err, facts.Close())
+	}
+	return facts, nil
+}
+
+// refuseUnmoved fails when a registry is started on an empty PostgreSQL database beside an SQLite database with its facts.
+func refuseUnmoved(ctx context.Context, c *config.Config, path string, facts *metadata.Store) error {
+	if c.Metadata.Postgres.DSN == "" {
+		return nil
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil // there is no such database
+	}
+	repositories, err := facts.Repositories(ctx, "", 1)
+	if err != nil || len(repositories) > 0 {
+		return err
+	}
+	return fmt.Errorf("the PostgreSQL database is empty, and there is one of SQLite at %s: registry metadata migrate moves its facts; or remove it to begin anew", path)
 }
 
 // refuseForgotten fails when a directory has data but there is no metadata of it: to start empty beside it would look as
