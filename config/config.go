@@ -190,13 +190,38 @@ func (e LetsEncrypt) given() bool {
 
 // Storage says where the bytes of blobs are kept.
 type Storage struct {
-	// Driver is the backend that was configured: filesystem, or empty when the configuration names none, which means
-	// filesystem too.
-	Driver      string      `yaml:"-" choice:"filesystem"`
-	FileSystem  FileSystem  `yaml:"filesystem"`
+	// Driver is the backend that was configured: filesystem, s3, or empty when the configuration names none, which means
+	// filesystem.
+	Driver     string     `yaml:"-" choice:"filesystem s3"`
+	FileSystem FileSystem `yaml:"filesystem"`
+	S3         S3         `yaml:"s3"`
+	// Directory is where everything but blobs is kept: keys, certificates, the SQLite database. Empty means beside the blobs where
+	// those are in a directory, else that of the command.
+	Directory   string      `yaml:"directory,omitempty"`
 	Delete      Delete      `yaml:"delete"`
 	Redirect    Redirect    `yaml:"redirect,omitempty"`
 	Maintenance Maintenance `yaml:"maintenance"`
+}
+
+// MarshalYAML leaves out the backends that are not in use.
+func (s Storage) MarshalYAML() (any, error) {
+	type common struct {
+		Directory   string      `yaml:"directory,omitempty"`
+		Delete      Delete      `yaml:"delete"`
+		Redirect    Redirect    `yaml:"redirect,omitempty"`
+		Maintenance Maintenance `yaml:"maintenance"`
+	}
+	rest := common{s.Directory, s.Delete, s.Redirect, s.Maintenance}
+	if s.Driver == "s3" {
+		return struct {
+			S3     S3 `yaml:"s3"`
+			common `yaml:",inline"`
+		}{s.S3, rest}, nil
+	}
+	return struct {
+		FileSystem FileSystem `yaml:"filesystem"`
+		common     `yaml:",inline"`
+	}{s.FileSystem, rest}, nil
 }
 
 // FileSystem is the backend that keeps blobs in a directory.
@@ -207,15 +232,50 @@ type FileSystem struct {
 	MinFree Size `yaml:"minfree"`
 }
 
+// S3 is the backend that keeps blobs in a bucket. The keys are distribution's, but for the last two.
+type S3 struct {
+	// AccessKey and SecretKey, and SessionToken for temporary ones. Without them the AWS default chain looks for credentials.
+	AccessKey    Secret `yaml:"accesskey,omitempty"`
+	SecretKey    Secret `yaml:"secretkey,omitempty"`
+	SessionToken Secret `yaml:"sessiontoken,omitempty"`
+	Bucket       string `yaml:"bucket,omitempty"`
+	Region       string `yaml:"region,omitempty"`
+	// RegionEndpoint is the URL or host of a server that is not AWS.
+	RegionEndpoint string `yaml:"regionendpoint,omitempty"`
+	ForcePathStyle bool   `yaml:"forcepathstyle,omitempty"`
+	// RootDirectory comes before all keys.
+	RootDirectory string `yaml:"rootdirectory,omitempty"`
+	// Secure is false for plain HTTP, where RegionEndpoint does not say.
+	Secure       bool `yaml:"secure"`
+	SkipVerify   bool `yaml:"skipverify,omitempty"`
+	UseDualStack bool `yaml:"usedualstack,omitempty"`
+	Accelerate   bool `yaml:"accelerate,omitempty"`
+	// UserAgent is added to that of the requests.
+	UserAgent string `yaml:"useragent,omitempty"`
+	// Encrypt has the server encrypt objects, with the KMS key KeyID if there is one.
+	Encrypt      bool   `yaml:"encrypt,omitempty"`
+	KeyID        string `yaml:"keyid,omitempty"`
+	StorageClass string `yaml:"storageclass,omitempty"`
+	ObjectACL    string `yaml:"objectacl,omitempty"`
+	// ChunkSize is the size of the parts of large objects.
+	ChunkSize Size `yaml:"chunksize"`
+	// Memory bounds what all uploads together hold.
+	Memory Size `yaml:"memory"`
+	// Checksum is what protects the parts on their way.
+	Checksum string `yaml:"checksum" oneof:"crc32 sha256 off"`
+}
+
 // Delete is about clients' deletes.
 type Delete struct {
 	// Enabled is true unless the configuration says otherwise (distribution's default is false).
 	Enabled bool `yaml:"enabled"`
 }
 
-// Redirect is about answering a read with the URL of the backend. The filesystem backend never does.
+// Redirect is about answering the read of a blob with the URL of the backend. The filesystem backend never does.
 type Redirect struct {
 	Disable bool `yaml:"disable,omitempty"`
+	// Endpoint takes the place of S3.RegionEndpoint in these URLs, where clients call the server by another name.
+	Endpoint string `yaml:"endpoint,omitempty"`
 }
 
 // Maintenance is about what the registry does by itself.
@@ -435,6 +495,7 @@ func defaults() *Config {
 		HTTP:    HTTP{Net: "tcp", DrainTimeout: 30 * time.Second, TLS: TLS{Learn: true, MinimumTLS: "tls1.2"}},
 		Storage: Storage{
 			FileSystem:  FileSystem{MinFree: 256 << 20},
+			S3:          S3{Secure: true, ChunkSize: 16 << 20, Memory: 256 << 20, Checksum: "crc32"},
 			Delete:      Delete{Enabled: true},
 			Maintenance: Maintenance{UploadPurging: UploadPurging{Enabled: true, Age: 7 * day, Interval: day}},
 		},

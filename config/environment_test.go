@@ -114,8 +114,6 @@ func TestEnvironmentProblems(t *testing.T) {
 		"unknown method":   {environ: []string{"AUTH=ldap"}, want: "REGISTRY_AUTH: auth: must be one of htpasswd, token, none"},
 		"unknown driver":   {environ: []string{"STORAGE=floppy"}, want: "REGISTRY_STORAGE: storage: must be one of filesystem"},
 		"driver as a list": {environ: []string{"STORAGE=[a]"}, want: "REGISTRY_STORAGE: storage: must be one of filesystem"},
-		"s3":               {environ: []string{"STORAGE=s3", "STORAGE_S3_BUCKET=a"}, want: "REGISTRY_STORAGE: storage.s3: this version does not have it"},
-		"s3 by its keys":   {environ: []string{"STORAGE_S3_BUCKET=a"}, want: "REGISTRY_STORAGE_S3_BUCKET: storage.s3: this version does not have it"},
 		"two drivers": {file: "storage: {filesystem: {rootdirectory: /d}}", environ: []string{"STORAGE_S3_BUCKET=a"},
 			want: "REGISTRY_STORAGE_S3_BUCKET: storage: only one of filesystem (r.yml:2), s3 (REGISTRY_STORAGE_S3_BUCKET) can be used; remove the others or set REGISTRY_STORAGE to the one that you want"},
 		"two methods in one": {environ: []string{"AUTH={none: , htpasswd: {path: p}}"}, want: "REGISTRY_AUTH: auth: only one of none (REGISTRY_AUTH), htpasswd (REGISTRY_AUTH) can be used"},

@@ -24,10 +24,6 @@ type row struct {
 // unsupported is the table of known keys that this version does not have. Once it has one, its row goes and a field of
 // Config takes its place.
 func unsupported() []row {
-	const s3 = "accesskey secretkey sessiontoken bucket region regionendpoint forcepathstyle encrypt keyid secure " +
-		"skipverify v4auth chunksize multipartcopychunksize multipartcopymaxconcurrency multipartcopythresholdsize " +
-		"multipartcombinesmallpart rootdirectory storageclass objectacl usedualstack accelerate useragent loglevel " +
-		"memory checksum"
 	const filesystem = "use storage.filesystem"
 	const initial = "remove it; use auth.htpasswd, or leave the auth section out to get a user admin"
 	const remove = "remove it"
@@ -41,8 +37,13 @@ func unsupported() []row {
 		{key: "trash", below: "retain", refused: true, note: "remove it; what is deleted is gone after gc.grace"},
 
 		// Distribution's storage.
-		{key: "storage.s3", below: s3, kind: true, refused: true, note: filesystem},
-		{key: "storage.s3aws", below: s3, kind: true, refused: true, note: filesystem},
+		{key: "storage.s3aws", kind: true, refused: true, note: "call the section s3"},
+		{key: "storage.s3.v4auth"},
+		{key: "storage.s3.loglevel"},
+		{key: "storage.s3.multipartcopychunksize"},
+		{key: "storage.s3.multipartcopymaxconcurrency"},
+		{key: "storage.s3.multipartcopythresholdsize"},
+		{key: "storage.s3.multipartcombinesmallpart"},
 		{key: "storage.azure", below: "accountname accountkey container realm rootdirectory credentials", kind: true,
 			refused: true, note: filesystem},
 		{key: "storage.gcs", below: "bucket keyfile rootdirectory chunksize credentials", kind: true, refused: true,

@@ -1,0 +1,28 @@
+package config
+
+// minChunk is the smallest part of S3 in bytes, but for the last of an object.
+const minChunk = 5 << 20
+
+func (l *loader) checkStorage(s Storage) {
+	if s.Driver != "s3" {
+		return
+	}
+	if s.S3.Bucket == "" {
+		l.failAt("storage.s3.bucket", "is missing: name the bucket")
+	}
+	if s.S3.Region == "" && s.S3.RegionEndpoint == "" {
+		l.failAt("storage.s3.region", "is missing: name the bucket's region, or the server with storage.s3.regionendpoint")
+	}
+	switch {
+	case s.S3.AccessKey != "" && s.S3.SecretKey == "":
+		l.failAt("storage.s3.secretkey", "is missing beside storage.s3.accesskey; without both, the credentials of the machine are used")
+	case s.S3.AccessKey == "" && s.S3.SecretKey != "":
+		l.failAt("storage.s3.accesskey", "is missing beside storage.s3.secretkey; without both, the credentials of the machine are used")
+	}
+	if s.S3.ChunkSize < minChunk {
+		l.failAt("storage.s3.chunksize", "is %s: S3 takes no parts below 5MiB", s.S3.ChunkSize)
+	}
+	if s.S3.ChunkSize > s.S3.Memory/4 {
+		l.failAt("storage.s3.chunksize", "is %s, more than a quarter of storage.s3.memory, %s: make it smaller, or give more memory", s.S3.ChunkSize, s.S3.Memory)
+	}
+}
