@@ -24,6 +24,7 @@ PEER      := $(BIN)/distribution
 BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd dockerd containerd containerd-shim-runc-v2)
 LARGE     := $(addprefix $(BIN)/,helm regctl cosign)
 COMPOSE   := $(BIN)/docker-compose
+S3        := $(addprefix $(BIN)/,minio versitygw)
 
 .PHONY: help
 help: ## List what there is to make
@@ -61,7 +62,7 @@ $(PLATFORMS:%=cross/%): cross/%:
 	GOOS=$(word 1,$(subst /, ,$*)) GOARCH=$(word 2,$(subst /, ,$*)) GOARM=$(word 3,$(subst /, ,$*)) go build ./...
 
 .PHONY: unit
-unit: ## Test the packages with the race detector, the seeds of the fuzz tests included
+unit: $(S3) ## Test the packages with the race detector, the seeds of the fuzz tests included
 	if [ -n "$${CI:-}" ] || tools/has-c.sh; then race=-race; export CGO_ENABLED=1; \
 	else race=; echo "without the race detector: there is no C compiler"; fi; \
 	go test $$race $$(go list ./... | grep -Ev '^berth/conformance(/clients)?$$')
@@ -104,7 +105,7 @@ cover: ## Report how much the packages' own tests cover
 	go tool cover -func .cache/cover | tail -n 1
 
 .PHONY: tools
-tools: $(CLIENTS) $(LINT) $(PEER) $(BUILDERS) $(LARGE) $(COMPOSE) ## Build the pinned programs that the checks run
+tools: $(CLIENTS) $(LINT) $(PEER) $(BUILDERS) $(LARGE) $(COMPOSE) $(S3) ## Build the pinned programs that the checks run
 
 $(CLIENTS) $(LINT) &: tools/go.mod tools/go.sum
 	go build -C tools -trimpath -o $(CURDIR)/$(BIN)/ tool
@@ -123,6 +124,10 @@ $(LARGE) &: tools/clients/go.mod tools/clients/go.sum
 
 $(COMPOSE): tools/compose/go.mod tools/compose/go.sum
 	go build -C tools/compose -trimpath -o $(CURDIR)/$(COMPOSE) github.com/docker/compose/v5/cmd
+
+$(S3) &: tools/s3/go.mod tools/s3/go.sum
+	go build -C tools/s3 -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/ tool
+	touch $(S3)
 
 .PHONY: clean
 clean: ## Remove what was built
