@@ -32,6 +32,8 @@ func rules() map[string][]string {
 		"storage":                           {},
 		"storage/filesystem":                {"storage"},
 		"storage/filesystem/filesystemtest": {"storage", "storage/filesystem"},
+		"storage/s3":                        {"storage"},
+		"storage/s3/s3test":                 {},
 		"storage/storagetest":               {"storage"},
 		"storage/metadata":                  {"filelock"},
 		"storage/metadata/metatest":         {"storage", "storage/metadata", "storage/storagetest"},
@@ -59,6 +61,11 @@ func rules() map[string][]string {
 func dependencies() []string {
 	return []string{
 		"github.com/VictoriaMetrics/metrics",
+		"github.com/aws/aws-sdk-go-v2",
+		"github.com/aws/aws-sdk-go-v2/config",
+		"github.com/aws/aws-sdk-go-v2/credentials",
+		"github.com/aws/aws-sdk-go-v2/service/s3",
+		"github.com/aws/smithy-go",
 		"github.com/go-jose/go-jose/v4",
 		"github.com/maypok86/otter/v2",
 		"github.com/opencontainers/go-digest",

@@ -54,7 +54,8 @@ type Blobs interface {
 	Write(ctx context.Context, from Checkpoint) (Writer, error)
 	// Complete makes the object of a checkpoint readable under its Key; whether Open finds it before is up to the
 	// backend. What was written behind the checkpoint is dropped. Completing again what is complete does nothing. It
-	// fails with ErrNotFound when the object holds less than Size.
+	// fails with ErrNotFound when the object holds less than Size; a backend that is WholeObjects may take the checkpoint's
+	// word for an object that was whole then.
 	Complete(ctx context.Context, c Checkpoint) error
 	// Open reads a complete object of size bytes. It fails with ErrNotFound. Reads that follow may fail for any
 	// reason of the backend.

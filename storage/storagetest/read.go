@@ -92,7 +92,7 @@ func testNotFound(t *testing.T, blobs storage.Blobs) {
 			_, err := blobs.Open(t.Context(), missing, size)
 			wantError(t, "open "+missing, err, storage.ErrNotFound)
 		}
-		_, err := blobs.Write(t.Context(), storage.Checkpoint{Key: missing, Size: 10})
+		_, err := blobs.Write(t.Context(), withSpare(storage.Checkpoint{Key: missing, Size: 10}))
 		wantError(t, "resume "+missing, err, storage.ErrNotFound)
 	}
 }
@@ -212,7 +212,7 @@ func checkCancelled(t *testing.T, what string, call func() error) {
 func cancelledCheckpoint(t *testing.T, blobs storage.Blobs, from storage.Checkpoint) error {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	w, err := blobs.Write(ctx, from)
+	w, err := blobs.Write(ctx, withSpare(from))
 	must(t, err)
 	_, err = w.Write(Content(2, 100))
 	must(t, err)

@@ -1,9 +1,9 @@
 // Package storagetest is the contract of package storage as a test suite and as benchmarks for any backend, and a backend
 // whose calls fail on demand.
 //
-// The suite asks for nothing that an object store can't do: it goes on under the key that a checkpoint names, opens no
-// object before it is complete, and never appends to a complete one. It does not cut the power; a backend that keeps
-// files itself has to test that on its own.
+// The suite asks for nothing that an object store can't do: it goes on under the key that a checkpoint names, with a spare key for
+// who needs one, opens no object before it is complete, and never appends to a complete one. It does not cut the power; a backend
+// that keeps files itself has to test that on its own.
 package storagetest
 
 import (
@@ -64,9 +64,9 @@ func Put(ctx context.Context, blobs storage.Blobs, key string, content []byte) (
 	return c, blobs.Complete(ctx, c)
 }
 
-// Append appends pieces to the object of a checkpoint and returns the next checkpoint.
+// Append appends pieces to the object of a checkpoint, with a spare key when it has none, and returns the next checkpoint.
 func Append(ctx context.Context, blobs storage.Blobs, from storage.Checkpoint, pieces ...[]byte) (storage.Checkpoint, error) {
-	w, err := blobs.Write(ctx, from)
+	w, err := blobs.Write(ctx, withSpare(from))
 	if err != nil {
 		return storage.Checkpoint{}, err
 	}
@@ -77,6 +77,14 @@ func Append(ctx context.Context, blobs storage.Blobs, from storage.Checkpoint, p
 	}
 	c, err := w.Checkpoint(ctx)
 	return c, errors.Join(err, w.Close())
+}
+
+// withSpare gives a checkpoint that has bytes a spare key, as a new claim does.
+func withSpare(from storage.Checkpoint) storage.Checkpoint {
+	if from.Size > 0 && from.Spare == "" {
+		from.Spare = fmt.Sprintf("%s-spare-%016x", key, rand.Uint64())
+	}
+	return from
 }
 
 // Check fails unless the object of a completed checkpoint holds content.

@@ -80,7 +80,7 @@ func testResumeOlder(t *testing.T, blobs storage.Blobs) {
 // mustAbandon writes without a checkpoint.
 func mustAbandon(t *testing.T, blobs storage.Blobs, from storage.Checkpoint, piece []byte) {
 	t.Helper()
-	w, err := blobs.Write(t.Context(), from)
+	w, err := blobs.Write(t.Context(), withSpare(from))
 	must(t, err)
 	_, err = w.Write(piece)
 	must(t, err)
@@ -91,13 +91,18 @@ func testResumeMissing(t *testing.T, blobs storage.Blobs) {
 	c := mustAppend(t, blobs, storage.Checkpoint{Key: key}, Content(1, 5000))
 	beyond := c
 	beyond.Size++
-	_, err := blobs.Write(t.Context(), beyond)
+	_, err := blobs.Write(t.Context(), withSpare(beyond))
 	wantError(t, "resume behind the object's end", err, storage.ErrNotFound)
 
 	must(t, blobs.Delete(t.Context(), c.Key))
-	_, err = blobs.Write(t.Context(), c)
+	_, err = blobs.Write(t.Context(), withSpare(c))
 	wantError(t, "resume a deleted object", err, storage.ErrNotFound)
-	wantError(t, "complete a deleted object", blobs.Complete(t.Context(), c), storage.ErrNotFound)
+	err = blobs.Complete(t.Context(), c)
+	if _, ok := blobs.(storage.WholeObjects); ok && err == nil {
+		// The checkpoint was of a whole object, and its word may be taken for that. But nothing comes back.
+		_, err = blobs.Open(t.Context(), c.Key, c.Size)
+	}
+	wantError(t, "complete a deleted object", err, storage.ErrNotFound)
 }
 
 // testRestart begins an object anew whose first writer got further.
