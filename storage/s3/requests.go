@@ -136,49 +136,50 @@ func (s *Store) complete(ctx context.Context, c storage.Checkpoint) error {
 var errOther = fmt.Errorf("%w: the upload was completed with other parts", storage.ErrNotFound)
 
 // completeUpload makes an object of the parts. An error may be that of a repetition whose first try succeeded, so that the object
-// has the last word; and what says that the upload was completed may mean another claim's Complete, so that its answer is checked.
+// has the last word. So it has when another claim may have completed the upload: not every server looks at the parts then.
 func (s *Store) completeUpload(ctx context.Context, key string, u upload) error {
-	out, err := s.client.CompleteMultipartUpload(takesLong(ctx), &s3.CompleteMultipartUploadInput{
+	_, err := s.client.CompleteMultipartUpload(takesLong(ctx), &s3.CompleteMultipartUploadInput{
 		Bucket:          s.bucket,
 		Key:             s.object(key),
 		UploadId:        aws.String(u.ID),
 		MultipartUpload: u.completed(),
 	})
-	if err == nil {
-		if proven, refuted := s.madeOf(u, out.ETag, out.ChecksumSHA256, out.ServerSideEncryption); refuted && !proven {
-			return errOther
-		}
-		return nil
-	}
-	if ctx.Err() != nil {
+	if err == nil && !u.Shared || ctx.Err() != nil {
 		return err
 	}
-	done, headErr := s.isCompleted(ctx, key, u)
+	proven, refuted, headErr := s.inspect(ctx, key, u)
 	switch {
-	case done:
+	case proven:
 		return nil
+	case err == nil && refuted:
+		return errOther
+	case err == nil:
+		return headErr
 	case headErr != nil && !isMissing(headErr):
 		return fmt.Errorf("%w (and whether it was done is not known: %w)", err, headErr)
 	}
 	return err
 }
 
-// isCompleted says whether the object of a key was made of these parts. That its size is right proves nothing.
-func (s *Store) isCompleted(ctx context.Context, key string, u upload) (bool, error) {
+// inspect asks for the object of a key and says whether it is proven or refuted that it was made of these parts.
+func (s *Store) inspect(ctx context.Context, key string, u upload) (proven, refuted bool, err error) {
 	in := &s3.HeadObjectInput{Bucket: s.bucket, Key: s.object(key)}
 	if u.Checksum == ChecksumSHA256 {
 		in.ChecksumMode = types.ChecksumModeEnabled
 	}
 	out, err := s.client.HeadObject(ctx, in)
-	if err != nil || aws.ToInt64(out.ContentLength) != u.size() {
-		return false, err
+	if err != nil {
+		return false, false, err
 	}
-	proven, _ := s.madeOf(u, out.ETag, out.ChecksumSHA256, out.ServerSideEncryption)
-	return proven, nil
+	if aws.ToInt64(out.ContentLength) != u.size() {
+		return false, true, nil
+	}
+	proven, refuted = s.madeOf(u, out.ETag, out.ChecksumSHA256, out.ServerSideEncryption)
+	return proven, refuted, nil
 }
 
-// madeOf compares what the server says of an object with the parts that it should have. A CRC would prove nothing: it is easily
-// forged. ETags of objects that KMS encrypts say nothing, nor do those of servers that make them in a way of their own, which is
+// madeOf compares what the server says of an object with the parts that it should have. That its size is right proves nothing, and
+// a CRC is easily forged. ETags of objects that KMS encrypts say nothing, nor do those of servers that make them in a way of their own, which is
 // seen by none of them ever having been right.
 func (s *Store) madeOf(u upload, etag, sum *string, encryption types.ServerSideEncryption) (proven, refuted bool) {
 	if unquote(etag) == u.etag() {

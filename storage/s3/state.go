@@ -20,7 +20,9 @@ type upload struct {
 	// Checksum is the algorithm of the parts' checksums.
 	Checksum string `json:"c,omitempty"`
 	// Strays says that there may be other uploads of the same key, begun by requests whose answers were lost.
-	Strays bool   `json:"s,omitempty"`
+	Strays bool `json:"s,omitempty"`
+	// Shared says that several claims sent parts.
+	Shared bool   `json:"m,omitempty"`
 	Parts  []part `json:"p"`
 }
 

@@ -75,6 +75,7 @@ func (w *writer) resume(ctx context.Context, from storage.Checkpoint) error {
 
 // goOn takes over a multipart upload.
 func (w *writer) goOn(u upload) {
+	u.Shared = true
 	w.upload, w.number, w.sent = u, u.next()-1, u.size()
 	w.step, w.lane = lanes, rand.Int32N(lanes)
 	w.buffer.reset(w.store.partSize(w.number))
