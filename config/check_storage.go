@@ -5,6 +5,8 @@ const minChunk = 5 << 20
 
 func (l *loader) checkStorage(s Storage) {
 	if s.Driver != "s3" {
+		l.unused("storage.directory")
+		l.unused("storage.redirect.endpoint")
 		return
 	}
 	if s.S3.Bucket == "" {

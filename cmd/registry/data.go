@@ -13,8 +13,10 @@ import (
 
 	"berth/config"
 	"berth/filelock"
+	"berth/storage"
 	"berth/storage/filesystem"
 	"berth/storage/metadata"
+	"berth/storage/s3"
 )
 
 // systemData is where registry:2 keeps its data.
@@ -23,7 +25,11 @@ const systemData = "/var/lib/registry"
 // dataDirectory returns where data is kept: the configured directory; else that of registry:2 when it is there, so that
 // its data is found; else the user's own.
 func dataDirectory(c *config.Config, environ []string) (string, error) {
-	if root := c.Storage.FileSystem.RootDirectory; root != "" {
+	root := c.Storage.FileSystem.RootDirectory
+	if c.Storage.Driver == "s3" {
+		root = c.Storage.Directory
+	}
+	if root != "" {
 		return filepath.Abs(root)
 	}
 	if _, err := os.Stat(systemData); c.Storage.Driver != "" || !errors.Is(err, fs.ErrNotExist) {
@@ -53,7 +59,7 @@ func variable(environ []string, name string) string {
 type stores struct {
 	directory string
 	lock      *filelock.Lock
-	blobs     *filesystem.Store
+	blobs     storage.Blobs
 	facts     *metadata.Store
 }
 
@@ -73,17 +79,50 @@ func openStores(ctx context.Context, c *config.Config, environ []string, wait ti
 		return nil, err
 	}
 	s := &stores{directory: directory}
-	s.blobs, err = filesystem.Open(filesystem.Config{Root: directory, MinFree: int64(c.Storage.FileSystem.MinFree)})
-	if err != nil {
+	if s.blobs, err = openBlobs(ctx, c.Storage, directory); err != nil {
 		return nil, err
 	}
 	if s.lock, err = lockDirectory(ctx, directory, wait, log); err != nil {
 		return nil, err
 	}
-	if s.facts, err = openFacts(ctx, c, directory, wait, log); err != nil {
+	_, wholeObjects := s.blobs.(storage.WholeObjects)
+	if s.facts, err = openFacts(ctx, c, directory, wholeObjects, wait, log); err != nil {
 		return nil, errors.Join(err, s.lock.Close())
 	}
 	return s, nil
+}
+
+// openBlobs opens the blob store that is configured. One that keeps files keeps them in directory.
+func openBlobs(ctx context.Context, c config.Storage, directory string) (storage.Blobs, error) {
+	if c.Driver != "s3" {
+		return filesystem.Open(filesystem.Config{Root: directory, MinFree: int64(c.FileSystem.MinFree)})
+	}
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return nil, err
+	}
+	return s3.Open(ctx, s3.Config{
+		AccessKey:        string(c.S3.AccessKey),
+		SecretKey:        string(c.S3.SecretKey),
+		SessionToken:     string(c.S3.SessionToken),
+		Bucket:           c.S3.Bucket,
+		Region:           c.S3.Region,
+		RegionEndpoint:   c.S3.RegionEndpoint,
+		ForcePathStyle:   c.S3.ForcePathStyle,
+		RootDirectory:    c.S3.RootDirectory,
+		Insecure:         !c.S3.Secure,
+		SkipVerify:       c.S3.SkipVerify,
+		UseDualStack:     c.S3.UseDualStack,
+		Accelerate:       c.S3.Accelerate,
+		UserAgent:        c.S3.UserAgent,
+		Encrypt:          c.S3.Encrypt,
+		KeyID:            c.S3.KeyID,
+		StorageClass:     c.S3.StorageClass,
+		ObjectACL:        c.S3.ObjectACL,
+		Memory:           int64(c.S3.Memory),
+		ChunkSize:        int64(c.S3.ChunkSize),
+		Checksum:         c.S3.Checksum,
+		RedirectEndpoint: c.Redirect.Endpoint,
+	})
 }
 
 // lockDirectory keeps a second registry out of a data directory, whatever database it is configured with.
@@ -100,7 +139,7 @@ func lockDirectory(ctx context.Context, directory string, wait time.Duration, lo
 	return lock, err
 }
 
-func openFacts(ctx context.Context, c *config.Config, directory string, wait time.Duration, log *slog.Logger) (*metadata.Store, error) {
+func openFacts(ctx context.Context, c *config.Config, directory string, wholeObjects bool, wait time.Duration, log *slog.Logger) (*metadata.Store, error) {
 	path := metadataPath(c, directory)
 	if c.Metadata.Postgres.DSN == "" {
 		if err := refuseForgotten(path, directory); err != nil {
@@ -114,6 +153,7 @@ func openFacts(ctx context.Context, c *config.Config, directory string, wait tim
 		Lease:        c.GC.Lease,
 		Grace:        c.GC.Grace,
 		UploadExpiry: c.Storage.Maintenance.UploadPurging.Age,
+		WholeObjects: wholeObjects,
 		LockWait:     wait,
 		Log:          log,
 	})

@@ -146,6 +146,7 @@ func apiHandler(c *config.Config, s *stores, l *reloader, set *metrics.Set) http
 			SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
 			Coverage:      policies,
 			Indexes:       indexes,
+			Redirect:      !c.Storage.Redirect.Disable,
 			URLAllowed:    urlAllowed(c.Validation),
 		}),
 		Audit:          l.audit.Logger,
