@@ -5,54 +5,53 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"berth/storage/storagetest"
 )
 
-// TestBudgetProgress has many writers fill parts of different sizes under a budget that holds few of them. Every one of them gets to
-// its end, and the budget is never exceeded.
+// TestBudgetProgress has many writers fill parts of different sizes at different speeds under a budget that holds few of them. Every
+// one of them gets to its end, and the budget is never exceeded.
 func TestBudgetProgress(t *testing.T) {
 	const total, largest, writers, parts = 40, 10, 60, 30
-	b := newBudget(total*slabSize, largest*slabSize)
-	var mu sync.Mutex
-	var used, most int
-	count := func(n int) {
-		mu.Lock()
-		defer mu.Unlock()
-		used += n
-		most = max(most, used)
-	}
-	var wg sync.WaitGroup
-	for i := range writers {
-		wg.Go(func() {
-			random := rand.New(rand.NewPCG(1, uint64(i)))
-			for range parts {
-				a := &account{part: 1 + random.IntN(largest)}
-				var held [][]byte
-				for range a.part {
-					slab, err := b.take(t.Context(), a)
-					if err != nil {
-						t.Error(err)
-						return
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(total*slabSize, largest*slabSize)
+		var used, most atomic.Int64
+		var wg sync.WaitGroup
+		for i := range writers {
+			wg.Go(func() {
+				random := rand.New(rand.NewPCG(1, uint64(i)))
+				for range parts {
+					a := &account{part: 1 + random.IntN(largest)}
+					var held [][]byte
+					for range a.part {
+						slab, err := b.take(t.Context(), a)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						most.Store(max(most.Load(), used.Add(1)))
+						held = append(held, slab)
+						time.Sleep(time.Duration(random.IntN(1000)) * time.Microsecond) // of the bubble: until more arrives
 					}
-					count(1)
-					held = append(held, slab)
+					b.detach(a)
+					time.Sleep(time.Millisecond) // while it is sent
+					used.Add(-int64(len(held)))
+					b.release(held)
 				}
-				b.detach(a)
-				count(-len(held))
-				b.release(held)
-			}
-		})
-	}
-	wg.Wait()
-	if most > total || most <= largest {
-		t.Errorf("%d slabs were used at once, of %d", most, total)
-	}
-	if b.used != 0 || len(b.holders) != 0 || len(b.waiting) != 0 || len(b.free) > total {
-		t.Errorf("left: %d used, %d holders, %d waiting, %d free", b.used, len(b.holders), len(b.waiting), len(b.free))
-	}
+			})
+		}
+		wg.Wait()
+		if most.Load() > total || most.Load() <= largest {
+			t.Errorf("%d slabs were used at once, of %d", most.Load(), total)
+		}
+		if b.used != 0 || len(b.holders) != 0 || len(b.waiting) != 0 || len(b.free) > total {
+			t.Errorf("left: %d used, %d holders, %d waiting, %d free", b.used, len(b.holders), len(b.waiting), len(b.free))
+		}
+	})
 }
 
 // TestBudgetKeepsEnough has as many writers hold something as can, and lets each that waits go on only when that is safe.
