@@ -242,7 +242,8 @@ type S3 struct {
 	Region       string `yaml:"region,omitempty"`
 	// RegionEndpoint is the URL or host of a server that is not AWS.
 	RegionEndpoint string `yaml:"regionendpoint,omitempty"`
-	ForcePathStyle bool   `yaml:"forcepathstyle,omitempty"`
+	// ForcePathStyle puts the bucket into the path of URLs. Nil stands for true with RegionEndpoint, and else for false.
+	ForcePathStyle *bool `yaml:"forcepathstyle,omitempty"`
 	// RootDirectory comes before all keys.
 	RootDirectory string `yaml:"rootdirectory,omitempty"`
 	// Secure is false for plain HTTP, where RegionEndpoint does not say.

@@ -80,7 +80,9 @@ func TestS3Calls(t *testing.T) {
 	calls("push of 16 MiB in parts of 5", 4+2, push(large))
 	calls("push of what is there", 0, func() error { return c.MountBlob(t.Context(), "b", large.Digest(), "a") })
 	image := manifestOf(small.Digest(), small.Size)
-	calls("manifest push", 0, func() error { return c.PushManifest(t.Context(), "a", "latest", "application/vnd.oci.image.manifest.v1+json", image) })
+	calls("manifest push", 0, func() error {
+		return c.PushManifest(t.Context(), "a", "latest", "application/vnd.oci.image.manifest.v1+json", image)
+	})
 	calls("manifest pull", 0, func() error { _, err := c.Manifest(t.Context(), "a", "latest"); return err })
 	calls("blob pull, from the bucket", 1, func() error { return verifyBlob(t.Context(), c, name{"a", large.Digest().String()}, large) })
 	b.stop()

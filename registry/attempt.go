@@ -75,7 +75,7 @@ func (a *attempt) append(ctx context.Context, c Chunk) error {
 	case errors.As(err, &reading):
 		return fmt.Errorf("%w: %w", ErrUploadInterrupted, reading)
 	case err != nil:
-		return explain(err, nil, "write upload %s", a.facts.ID)
+		return explainWrite(err, "write upload %s", a.facts.ID)
 	case c.Length >= 0 && n != c.Length:
 		return ErrSizeInvalid.Withf("the body does not have the %d bytes that its headers promise", c.Length)
 	}
@@ -140,9 +140,16 @@ func (a *attempt) sync(ctx context.Context) error {
 	if a.out == nil {
 		return nil
 	}
+	if a.facts.Spare != "" {
+		// Of two claims that go on with one upload in different processes, the older learns here that it is: it should not
+		// send the last bytes that it has.
+		if err := a.s.facts.RenewUpload(ctx, a.facts); err != nil {
+			return explain(err, nil, "sync upload %s", a.facts.ID)
+		}
+	}
 	c, err := a.out.Checkpoint(ctx)
 	if err != nil {
-		return explain(err, nil, "sync upload %s", a.facts.ID)
+		return explainWrite(err, "sync upload %s", a.facts.ID)
 	}
 	a.facts.Size, a.facts.State = c.Size, c.State
 	if c.Key != a.facts.Key {
@@ -188,7 +195,15 @@ func (a *attempt) complete(ctx context.Context) error {
 	if err := a.sync(ctx); err != nil {
 		return err
 	}
-	return explain(a.s.blobs.Complete(ctx, a.at()), nil, "complete upload %s", a.facts.ID)
+	return explainWrite(a.s.blobs.Complete(ctx, a.at()), "complete upload %s", a.facts.ID)
+}
+
+// explainWrite explains an error of writing. Bytes that were checkpointed and are not there any more can only be sent again.
+func explainWrite(err error, format string, args ...any) error {
+	if errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("%w: %w", ErrUploadUnknown, err)
+	}
+	return explain(err, nil, format, args...)
 }
 
 func checkDigest(sum hash.Hash, d digest.Digest) error {

@@ -82,7 +82,7 @@ func (s *Service) OpenBlob(ctx context.Context, repository string, d digest.Dige
 	}
 	r, err := s.blobs.Open(ctx, b.Key, b.Size)
 	if err != nil {
-		return nil, fmt.Errorf("open blob %s: %w", d, err)
+		return nil, explain(err, nil, "open blob %s", d)
 	}
 	return &Blob{Descriptor: blobDescriptor(d, b.Size), ReadSeekCloser: r}, nil
 }
@@ -182,7 +182,7 @@ func explain(err error, absent *Error, format string, args ...any) error {
 		return ErrUploadSuperseded
 	case errors.Is(err, storage.ErrNoSpace), errors.Is(err, metadata.ErrNoSpace):
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	case errors.Is(err, metadata.ErrUnavailable):
+	case errors.Is(err, metadata.ErrUnavailable), errors.Is(err, storage.ErrUnavailable):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)

@@ -107,7 +107,7 @@ func openBlobs(ctx context.Context, c config.Storage, directory string) (storage
 		Bucket:           c.S3.Bucket,
 		Region:           c.S3.Region,
 		RegionEndpoint:   c.S3.RegionEndpoint,
-		ForcePathStyle:   c.S3.ForcePathStyle,
+		ForcePathStyle:   c.S3.ForcePathStyle == nil && c.S3.RegionEndpoint != "" || c.S3.ForcePathStyle != nil && *c.S3.ForcePathStyle,
 		RootDirectory:    c.S3.RootDirectory,
 		Insecure:         !c.S3.Secure,
 		SkipVerify:       c.S3.SkipVerify,

@@ -49,6 +49,16 @@ func isNoSpace(err error) bool {
 	return status(err) == http.StatusInsufficientStorage
 }
 
+// isUnavailable says that there was no answer, or one of a server that has too much to do or is being started.
+func isUnavailable(err error) bool {
+	switch s := status(err); {
+	case s == 0:
+		return code(err) == "" && !errors.Is(err, context.Canceled)
+	default:
+		return s >= http.StatusInternalServerError || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout
+	}
+}
+
 // wrap gives an error its operation and key, and the error of package storage that it is.
 func wrap(op, key string, err error) error {
 	switch {
@@ -59,6 +69,8 @@ func wrap(op, key string, err error) error {
 		err = fmt.Errorf("%w: %w", storage.ErrNotFound, err)
 	case isNoSpace(err):
 		err = fmt.Errorf("%w: %w", storage.ErrNoSpace, err)
+	case isUnavailable(err):
+		err = fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s object %s: %w", op, key, err)
 }
