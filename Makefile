@@ -44,7 +44,7 @@ test: requirements check cross unit conformance ## Check, build and test everyth
 .PHONY: requirements
 requirements: ## Install what the tests need and Go does not bring (Debian, as root)
 	@tools/install-debian.sh gcc libc6-dev buildah busybox-static curl dash openssl shellcheck wget \
-		containerd docker.io iproute2 iptables nginx-light podman qemu-user-static runc skopeo systemd util-linux
+		containerd docker.io iproute2 iptables nginx-light podman postgresql qemu-user-static runc skopeo systemd util-linux
 
 .PHONY: check
 check: $(LINT) ## Check the format and what can be seen without running
@@ -68,7 +68,7 @@ unit: $(S3) ## Test the packages with the race detector, the seeds of the fuzz t
 	go test $$race $$(go list ./... | grep -Ev '^berth/conformance(/clients)?$$')
 
 .PHONY: conformance
-conformance: $(CLIENTS) $(PEER) $(BUILDERS) $(LARGE) $(COMPOSE) ## Test the program from outside: official suite, clients, kill -9, full disks
+conformance: $(CLIENTS) $(PEER) $(BUILDERS) $(LARGE) $(COMPOSE) $(S3) ## Test the program from outside: official suite, clients, kill -9, full disks
 	BERTH_TOOLS=$(CURDIR)/$(BIN) go test -v -count=1 -timeout 30m -p 1 ./conformance ./conformance/clients
 
 .PHONY: conformance-table
