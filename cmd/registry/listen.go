@@ -101,13 +101,18 @@ func trustAdvice(c config.TLS, ca []byte) func(host string) string {
 	}
 }
 
-// front serves the pages about trust beside the registry, and lets the certificate learn by what names it is asked for.
-func front(e *entrance, registry http.Handler) http.Handler {
+// front serves the pages about trust and the health beside the registry, and lets the certificate learn by what names it is asked
+// for.
+func front(e *entrance, health, registry http.Handler) http.Handler {
 	pages := trust.New(trust.Config{CA: e.source.CA()})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e.source.Learn(r.Host)
 		if r.URL.Path == "/trust" || strings.HasPrefix(r.URL.Path, "/trust/") {
 			pages.ServeHTTP(w, r)
+			return
+		}
+		if r.URL.Path == healthPath {
+			health.ServeHTTP(w, r)
 			return
 		}
 		registry.ServeHTTP(w, r)

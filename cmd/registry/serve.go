@@ -91,6 +91,9 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 		return err
 	}
 	defer reload.login.close()
+	if err := shareAuthority(ctx, c, stores, log); err != nil {
+		return err
+	}
 	entrance, err := listen(c.HTTP, stores.directory, log)
 	if err != nil {
 		return err
@@ -108,7 +111,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	}
 	s.greet(c, entrance, stores.directory, reload.login)
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
-	handler := front(entrance, apiHandler(c, stores, reload, set))
+	handler := front(entrance, &health{ping: stores.facts.Ping, stopped: ctx.Done(), log: log}, apiHandler(c, stores, reload, set))
 	services := append([]*service{
 		{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
 		{server: &http.Server{Handler: adminHandler(stores, reload), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second},

@@ -14,6 +14,7 @@ import (
 	"berth/auth"
 	"berth/config"
 	"berth/storage/metadata"
+	"berth/tls"
 )
 
 const (
@@ -22,6 +23,22 @@ const (
 	// shareEvery is how often servers look whether a shared file changed at another one.
 	shareEvery = 2 * time.Second
 )
+
+// authoritySetting is the name under which servers of one database keep the CA that signs their certificates.
+const authoritySetting = "tls-authority"
+
+// shareAuthority has all servers of a PostgreSQL database sign with one CA.
+func shareAuthority(ctx context.Context, c *config.Config, s *stores, log *slog.Logger) error {
+	if c.Metadata.Postgres.DSN == "" {
+		return nil
+	}
+	return tls.ShareAuthority(tlsConfig(c.HTTP, certificateDirectory(c.HTTP.TLS, s.directory)), log, func(mine []byte) ([]byte, error) {
+		if len(mine) == 0 {
+			return s.facts.Setting(ctx, authoritySetting)
+		}
+		return s.facts.SetSettingOnce(ctx, authoritySetting, mine)
+	})
+}
 
 // sharedFile is a file that all servers of one database have: what one changes, the others get.
 type sharedFile struct {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,6 +24,8 @@ const (
 	statementTimeout = 30 * time.Second
 	// connectTimeout bounds the way to the database.
 	connectTimeout = 5 * time.Second
+	// deafTimeout is how long the database's machine may leave unanswered what was sent to it.
+	deafTimeout = 10 * time.Second
 )
 
 // postgresDB is a PostgreSQL database that any number of processes share.
@@ -42,6 +45,7 @@ func openPostgres(ctx context.Context, c Config) (*postgresDB, error) {
 		return nil, errors.New("the DSN can't be read: write postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full") // err would tell the password
 	}
 	settings.ConnectTimeout = connectTimeout
+	settings.DialFunc = dialer().DialContext
 	setDefault(settings.RuntimeParams, "application_name", "berth")
 	setDefault(settings.RuntimeParams, "statement_timeout", fmt.Sprint(statementTimeout.Milliseconds()))
 	setDefault(settings.RuntimeParams, "idle_in_transaction_session_timeout", fmt.Sprint(statementTimeout.Milliseconds()))
@@ -64,6 +68,15 @@ func openPostgres(ctx context.Context, c Config) (*postgresDB, error) {
 func setDefault(parameters map[string]string, name, value string) {
 	if _, ok := parameters[name]; !ok {
 		parameters[name] = value
+	}
+}
+
+// dialer returns a dialer whose connections end when the other machine is not heard of any more: nothing else tells of a network
+// that lets nothing through.
+func dialer() *net.Dialer {
+	return &net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: deafTimeout / 2, Interval: deafTimeout / 4, Count: 2},
+		Control:         func(_, _ string, c syscall.RawConn) error { return endWhenDeaf(c, deafTimeout) },
 	}
 }
 
@@ -130,11 +143,13 @@ type unknownOutcome struct{ err error }
 func (u *unknownOutcome) Error() string { return "the answer to a commit was lost: " + u.err.Error() }
 func (u *unknownOutcome) Unwrap() error { return u.err }
 
-// repeat runs a call again while it fails without effect for a reason that passes, after growing pauses: for about a second.
+// repeat runs a call again while it fails without effect for a reason that passes, after growing pauses: for about a second, and
+// not when it took longer than that to see that the database can't be reached.
 func (db *postgresDB) repeat(ctx context.Context, call func() error) error {
+	started := time.Now()
 	for attempt := 1; ; attempt++ {
 		err := call()
-		if err == nil || attempt == attempts || !mayRepeat(err) {
+		if err == nil || attempt == attempts || !mayRepeat(err) || lostConnection(err) && time.Since(started) > connectTimeout/2 {
 			return classifyPostgres(err)
 		}
 		select {
