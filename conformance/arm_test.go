@@ -81,7 +81,7 @@ func TestARMv7Crash(t *testing.T) {
 
 	book := newLedger()
 	ctx, cancel := context.WithCancel(t.Context())
-	failed := work(ctx, cancel, hire(b, book, seed))
+	failed := work(ctx, cancel, hire(b, book, seed, false))
 	t.Cleanup(func() { cancel(); failed() })
 	for range kills {
 		grow(ctx, book)

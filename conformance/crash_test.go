@@ -28,7 +28,7 @@ func TestCrash(t *testing.T) {
 	seed := crashSeed(t)
 	b := start(t, options{})
 	book := newLedger()
-	crew := hire(b, book, seed)
+	crew := hire(b, book, seed, false)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := work(ctx, cancel, crew)
@@ -66,11 +66,11 @@ func crashSeed(t *testing.T) uint64 {
 }
 
 // hire makes the pushers; each but the first mounts blobs of the one before.
-func hire(b *berth, book *ledger, seed uint64) []*pusher {
+func hire(b *berth, book *ledger, seed uint64, several bool) []*pusher {
 	var crew []*pusher
 	for i := range pushers {
 		p := &pusher{
-			client: b.client(), repository: fmt.Sprintf("crash/r%d", i), ledger: book,
+			client: b.client(), repository: fmt.Sprintf("crash/r%d", i), ledger: book, several: several,
 			rand: rand.New(rand.NewPCG(seed, uint64(i+1))),
 		}
 		if i > 0 {

@@ -26,6 +26,8 @@ type pusher struct {
 	repository string
 	rand       *rand.Rand
 	ledger     *ledger
+	// several says that there are several servers, and databases that may be away: then a client has to expect more answers.
+	several bool
 
 	images      int
 	source      *pusher                // whose blobs this one mounts, or nil
@@ -85,6 +87,9 @@ func (p *pusher) pushLayer(ctx context.Context) (v1.Descriptor, error) {
 	size := 100 + p.rand.Int64N(64<<10)
 	if p.rand.IntN(8) == 0 {
 		size += 1<<20 + p.rand.Int64N(4<<20)
+		if p.several {
+			size += p.rand.Int64N(12 << 20) // in parts
+		}
 	}
 	return p.pushBlob(ctx, client.Content{Seed: p.rand.Uint64(), Size: size})
 }
@@ -149,8 +154,8 @@ func (p *pusher) writeChunks(ctx context.Context, b blobOf, location string, chu
 			location, done = next, done+length
 			continue
 		}
-		if client.Status(err) != 0 {
-			return "", err
+		if !p.passes(err) && !(p.several && client.Status(err) == http.StatusRequestedRangeNotSatisfiable) {
+			return "", err // but what was sent to another server before may have come after all
 		}
 		size, err := p.size(ctx, location)
 		if err != nil {
@@ -170,7 +175,7 @@ func (p *pusher) finish(ctx context.Context, b blobOf, location string) error {
 	size, err := p.size(ctx, location)
 	for err == nil {
 		err = p.client.FinishUpload(ctx, location, b.descriptor.Digest, b.content.Reader(size), b.content.Size-size)
-		if err == nil || client.Status(err) != 0 {
+		if err == nil || !p.passes(err) {
 			return err
 		}
 		if size, err = p.size(ctx, location); client.Status(err) == http.StatusNotFound {
@@ -205,13 +210,24 @@ func (p *pusher) pushManifest(ctx context.Context, tag string, image v1.Manifest
 	return err
 }
 
+// passes reports whether an error may pass: there was no answer, or, of one of several servers, that it can't tell now.
+func (p *pusher) passes(err error) bool {
+	switch status := client.Status(err); status {
+	case 0:
+		return true
+	case http.StatusServiceUnavailable, http.StatusConflict:
+		return p.several
+	}
+	return false
+}
+
 // again repeats a request until it is answered.
 func (p *pusher) again(ctx context.Context, request func() error) error {
 	knock := time.NewTicker(5 * time.Millisecond)
 	defer knock.Stop()
 	for {
 		err := request()
-		if err == nil || client.Status(err) != 0 {
+		if err == nil || !p.passes(err) {
 			return err
 		}
 		p.interrupted.Add(1)

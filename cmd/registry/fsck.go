@@ -81,7 +81,7 @@ func (s streams) readReport(response *http.Response) (fsck.Report, error) {
 }
 
 func (s streams) fsckOffline(ctx context.Context, c *config.Config, directory string, rehash bool) (_ fsck.Report, err error) {
-	if _, err := os.Stat(metadataPath(c, directory)); err != nil {
+	if _, err := os.Stat(metadataPath(c, directory)); err != nil && c.Metadata.Postgres.DSN == "" {
 		return fsck.Report{}, fmt.Errorf("there is no registry to check: %w", err)
 	}
 	stores, err := openStores(ctx, c, s.environ, 0, nil)

@@ -165,6 +165,7 @@ func (h *handler) cancelUpload(c *call) error {
 }
 
 func (h *handler) writeUpload(c *call, code int, upload registry.Upload) {
+	c.upload = upload.ID // for the log
 	h.setUploadHeaders(c, upload)
 	writeEmpty(c, code)
 }

@@ -87,11 +87,13 @@ func (db *postgresDB) view(ctx context.Context, fn func(context.Context, *tx) er
 
 func (db *postgresDB) snapshot(ctx context.Context, fn func(context.Context, *tx) error) error {
 	return db.repeat(ctx, func() error {
-		return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, durable, fn)
+		return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, fn)
 	})
 }
 
-func (db *postgresDB) update(ctx context.Context, d durability, fn func(context.Context, *tx) error) error {
+// update makes no difference between durable and relaxed: an asynchronous commit would not survive a crash of the server, which is
+// not one of ours, and with it a key could be lost that is in use.
+func (db *postgresDB) update(ctx context.Context, _ durability, fn func(context.Context, *tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -99,16 +101,23 @@ func (db *postgresDB) update(ctx context.Context, d durability, fn func(context.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*statementTimeout)
 	defer cancel()
 	return db.repeat(ctx, func() error {
-		return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelSerializable}, d, fn)
+		return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelSerializable}, fn)
 	})
 }
 
-func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, d durability, fn func(context.Context, *tx) error) (err error) {
+func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, fn func(context.Context, *tx) error) (err error) {
 	transaction, err := db.pool.BeginTx(ctx, options)
 	if err != nil {
 		return err
 	}
-	if err := db.part(ctx, transaction, d, fn); err != nil {
+	within := &tx{func(ctx context.Context, query string) (*sql.Stmt, error) {
+		statement, err := db.statements.get(ctx, query)
+		if err != nil {
+			return nil, err
+		}
+		return transaction.StmtContext(ctx, statement), nil
+	}}
+	if err := fn(ctx, within); err != nil {
 		_ = transaction.Rollback() // where it fails the connection is gone, and the transaction with it
 		return err
 	}
@@ -119,22 +128,6 @@ func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, d du
 		return err
 	}
 	return nil
-}
-
-// part is what happens between the begin and the commit of a transaction.
-func (db *postgresDB) part(ctx context.Context, transaction *sql.Tx, d durability, fn func(context.Context, *tx) error) error {
-	if d == relaxed {
-		if _, err := transaction.ExecContext(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
-			return err
-		}
-	}
-	return fn(ctx, &tx{func(ctx context.Context, query string) (*sql.Stmt, error) {
-		statement, err := db.statements.get(ctx, query)
-		if err != nil {
-			return nil, err
-		}
-		return transaction.StmtContext(ctx, statement), nil
-	}})
 }
 
 // unknownOutcome is a commit whose answer was lost.
@@ -178,12 +171,17 @@ func lostConnection(err error) bool {
 	if c := code(err); c != "" {
 		return c == "57P01" || c == "57P02" || c == "57P03" || c == "53300" || c[:2] == "08" // it stops, it starts, it has too many
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.Canceled) {
 		return false
 	}
+	if _, connecting := errors.AsType[*pgconn.ConnectError](err); connecting {
+		return true
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return false // of the call, which can't be repeated then
+	}
 	_, network := errors.AsType[net.Error](err)
-	_, connecting := errors.AsType[*pgconn.ConnectError](err)
-	return network || connecting || pgconn.SafeToRetry(err) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) ||
+	return network || pgconn.SafeToRetry(err) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
@@ -201,7 +199,7 @@ func classifyPostgres(err error) error {
 		return nil
 	case code(err) == "53100": // its disk is full
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	case lostConnection(err), mayRepeat(err), code(err) == "57014": // a timeout
+	case lostConnection(err), mayRepeat(err), code(err) == "57014", errors.Is(err, context.DeadlineExceeded): // 57014 is a timeout too
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err

@@ -170,6 +170,9 @@ func (s *Server) Remove() error {
 	return errors.Join(s.Kill(), os.RemoveAll(s.socket))
 }
 
+// Socket returns the path of the server's socket.
+func (s *Server) Socket() string { return filepath.Join(s.socket, ".s.PGSQL.5432") }
+
 // DSN names a database of the server.
 func (s *Server) DSN(database string) string {
 	return fmt.Sprintf("host=%s user=postgres dbname=%s", s.socket, database)

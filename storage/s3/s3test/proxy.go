@@ -46,6 +46,7 @@ type Proxy struct {
 	mu      sync.Mutex
 	calls   map[string]int
 	rules   []rule
+	always  Fault // of every call that no rule is about
 	held    chan struct{} // closed by Release
 	arrived chan string   // the names of calls that are held
 }
@@ -91,6 +92,13 @@ func (p *Proxy) Fail(operation string, fault Fault, times int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rules = append(p.rules, rule{operation, fault, times})
+}
+
+// FailAll makes all calls fail until it is told None, but for those that Fail was told of.
+func (p *Proxy) FailAll(fault Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.always = fault
 }
 
 // Arrived waits until a call is Held, and returns its operation.
@@ -152,7 +160,7 @@ func (p *Proxy) count(operation string) (Fault, <-chan struct{}) {
 			return p.rules[i].fault, p.held
 		}
 	}
-	return None, p.held
+	return p.always, p.held
 }
 
 func refuse(w http.ResponseWriter, status int, code string) {

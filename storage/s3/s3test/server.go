@@ -212,5 +212,19 @@ func (s *Server) Unfinished(tb testing.TB, bucket, prefix string) (keys []string
 	return keys
 }
 
+// Objects returns how many objects a bucket has.
+func (s *Server) Objects(tb testing.TB, bucket string) (n int) {
+	tb.Helper()
+	pages := s3.NewListObjectsV2Paginator(s.Client(), &s3.ListObjectsV2Input{Bucket: aws.String(bucket)})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(tb.Context())
+		if err != nil {
+			tb.Fatal(err)
+		}
+		n += len(page.Contents)
+	}
+	return n
+}
+
 // KnowsWholeKeysOnly says whether the server lists unfinished multipart uploads only for the whole key of one.
 func (s *Server) KnowsWholeKeysOnly() bool { return s.name == MinIO }
