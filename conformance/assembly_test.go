@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 type assembled struct {
 	*client.Client
 	repository string
+	others     map[string]*client.Client // of other servers, which push what is for a platform
 }
 
 // indexRule is the configuration for that.
@@ -61,7 +63,7 @@ func (a assembled) pushAll(ctx context.Context, round int) (map[string]digest.Di
 	pushed := make(map[string]digest.Digest)
 	for suffix, body := range bodies {
 		all.Go(func() {
-			err := a.PushManifest(ctx, a.repository, "1.2-"+suffix, v1.MediaTypeImageManifest, body)
+			err := cmp.Or(a.others[suffix], a.Client).PushManifest(ctx, a.repository, "1.2-"+suffix, v1.MediaTypeImageManifest, body)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -103,7 +105,7 @@ func (a assembled) listed(ctx context.Context) (map[string]digest.Digest, error)
 func TestAssembly(t *testing.T) {
 	t.Parallel()
 	b := start(t, options{env: []string{indexRule}})
-	a := assembled{b.client(), "assembled/app"}
+	a := assembled{Client: b.client(), repository: "assembled/app"}
 	for round := range 200 {
 		pushed, err := a.pushAll(t.Context(), round)
 		if err != nil {
@@ -132,7 +134,7 @@ func TestAssemblyCrash(t *testing.T) {
 	round := 0
 	for kill := range kills {
 		repository := fmt.Sprintf("assembled/app%d", kill%4)
-		a := assembled{b.client(), repository}
+		a := assembled{Client: b.client(), repository: repository}
 		first, done := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(done)
@@ -157,7 +159,7 @@ func TestAssemblyCrash(t *testing.T) {
 		b.Kill()
 		<-done
 		b.restart()
-		a = assembled{b.client(), repository}
+		a = assembled{Client: b.client(), repository: repository}
 		wantTags(t, a)
 	}
 	t.Logf("%d kills in %d rounds", kills, round)
