@@ -44,7 +44,7 @@ test: requirements check cross unit conformance ## Check, build and test everyth
 .PHONY: requirements
 requirements: ## Install what the tests need and Go does not bring (Debian, as root)
 	@tools/install-debian.sh gcc libc6-dev buildah busybox-static curl dash openssl shellcheck wget \
-		containerd docker.io haproxy iproute2 iptables nginx-light podman postgresql qemu-user-static runc skopeo systemd util-linux
+		containerd docker.io haproxy iproute2 iptables nginx-light podman postgresql qemu-user-static rclone runc skopeo systemd util-linux
 
 .PHONY: check
 check: $(LINT) ## Check the format and what can be seen without running
