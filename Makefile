@@ -25,6 +25,8 @@ BUILDERS  := $(addprefix $(BIN)/,buildx buildkitd dockerd containerd containerd-
 LARGE     := $(addprefix $(BIN)/,helm regctl cosign)
 COMPOSE   := $(BIN)/docker-compose
 S3        := $(addprefix $(BIN)/,minio versitygw)
+# Large programs whose speed nobody needs are compiled without optimizing them: in half of the time.
+QUICK     := -trimpath -ldflags '-s -w' -gcflags 'all=-N -l -dwarf=false'
 
 .PHONY: help
 help: ## List what there is to make
@@ -122,15 +124,15 @@ $(PEER): tools/peers/go.mod tools/peers/go.sum
 	go build -C tools/peers -trimpath -o $(CURDIR)/$(PEER) github.com/distribution/distribution/v3/cmd/registry
 
 $(BUILDERS) &: tools/builders/go.mod tools/builders/go.sum
-	go build -C tools/builders -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/ tool
+	go build -C tools/builders $(QUICK) -o $(CURDIR)/$(BIN)/ tool
 	touch $(BUILDERS)
 
 $(LARGE) &: tools/clients/go.mod tools/clients/go.sum
-	go build -C tools/clients -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/ tool
+	go build -C tools/clients $(QUICK) -o $(CURDIR)/$(BIN)/ tool
 	touch $(LARGE)
 
 $(COMPOSE): tools/compose/go.mod tools/compose/go.sum
-	go build -C tools/compose -trimpath -o $(CURDIR)/$(COMPOSE) github.com/docker/compose/v5/cmd
+	go build -C tools/compose $(QUICK) -o $(CURDIR)/$(COMPOSE) github.com/docker/compose/v5/cmd
 
 $(S3) &: tools/s3/go.mod tools/s3/go.sum
 	go build -C tools/s3 -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/ tool
