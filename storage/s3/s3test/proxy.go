@@ -46,7 +46,7 @@ type Proxy struct {
 	mu      sync.Mutex
 	calls   map[string]int
 	rules   []rule
-	always  Fault // of every call that no rule is about
+	always  Fault         // of every call that no rule is about
 	held    chan struct{} // closed by Release
 	arrived chan string   // the names of calls that are held
 }
