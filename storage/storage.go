@@ -84,6 +84,13 @@ type WholeObjects interface {
 	WholeObjects()
 }
 
+// Parted is a backend that keeps a large object in parts, which have to have some size.
+type Parted interface {
+	// MinPart is the fewest bytes between two checkpoints of an object, but for the last, that cost nothing extra, in bytes. Fewer work
+	// too.
+	MinPart() int64
+}
+
 // Linker is a backend from which clients can read by themselves.
 type Linker interface {
 	// Link returns a URL under which anybody reads a complete object with GET for some minutes, with that Content-Type.

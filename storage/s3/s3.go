@@ -101,7 +101,7 @@ const (
 	ChecksumOff    = "off"
 )
 
-// Store implements storage.Blobs, storage.Lister, storage.Linker and storage.WholeObjects. It needs no closing.
+// Store implements storage.Blobs, storage.Lister, storage.Linker, storage.Parted and storage.WholeObjects. It needs no closing.
 type Store struct {
 	config  Config
 	bucket  *string
@@ -209,6 +209,9 @@ func (c Config) check() error {
 
 // WholeObjects implements storage.WholeObjects.
 func (*Store) WholeObjects() {}
+
+// MinPart implements storage.Parted: after a shorter part an upload goes on under its spare key.
+func (*Store) MinPart() int64 { return minPart }
 
 // partSize is the size of the part with a number. It doubles every thousand parts, as far as the memory allows, so that the ten
 // thousand that S3 knows take any object.
