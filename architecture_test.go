@@ -33,6 +33,7 @@ func rules() map[string][]string {
 		"storage/filesystem":                {"storage"},
 		"storage/filesystem/filesystemtest": {"storage", "storage/filesystem"},
 		"storage/s3":                        {"storage"},
+		"storage/diskcache":                 {"filelock", "storage"},
 		"storage/s3/s3test":                 {},
 		"storage/storagetest":               {"storage"},
 		"storage/metadata":                  {"filelock"},
