@@ -7,8 +7,10 @@ func (l *loader) checkStorage(s Storage) {
 	if s.Driver != "s3" {
 		l.unused("storage.directory")
 		l.unused("storage.redirect.endpoint")
+		l.unused("storage.cache.disk")
 		return
 	}
+	l.checkCache(s)
 	if s.S3.Bucket == "" {
 		l.failAt("storage.s3.bucket", "is missing: name the bucket")
 	}
@@ -26,5 +28,20 @@ func (l *loader) checkStorage(s Storage) {
 	}
 	if s.S3.ChunkSize > s.S3.Memory/4 {
 		l.failAt("storage.s3.chunksize", "is %s, more than a quarter of storage.s3.memory, %s: make it smaller, or give more memory", s.S3.ChunkSize, s.S3.Memory)
+	}
+}
+
+// checkCache looks at the cache for what clients read from the registry instead of the bucket.
+func (l *loader) checkCache(s Storage) {
+	const key = "storage.cache.disk"
+	disk := s.Cache.Disk
+	switch {
+	case disk == DiskCache{}:
+	case disk.Directory == "":
+		l.failAt(key+".directory", "is missing beside storage.cache.disk.size: name a directory on a local disk")
+	case disk.Size == 0:
+		l.failAt(key+".size", "is missing beside storage.cache.disk.directory: say how much may be kept there, such as 20GiB")
+	case !s.Redirect.Disable:
+		l.ignore(l.find(key), key+" without storage.redirect.disable")
 	}
 }

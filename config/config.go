@@ -200,6 +200,7 @@ type Storage struct {
 	Directory   string      `yaml:"directory,omitempty"`
 	Delete      Delete      `yaml:"delete"`
 	Redirect    Redirect    `yaml:"redirect,omitempty"`
+	Cache       Cache       `yaml:"cache,omitempty"`
 	Maintenance Maintenance `yaml:"maintenance"`
 }
 
@@ -209,9 +210,10 @@ func (s Storage) MarshalYAML() (any, error) {
 		Directory   string      `yaml:"directory,omitempty"`
 		Delete      Delete      `yaml:"delete"`
 		Redirect    Redirect    `yaml:"redirect,omitempty"`
+		Cache       Cache       `yaml:"cache,omitempty"`
 		Maintenance Maintenance `yaml:"maintenance"`
 	}
-	rest := common{s.Directory, s.Delete, s.Redirect, s.Maintenance}
+	rest := common{s.Directory, s.Delete, s.Redirect, s.Cache, s.Maintenance}
 	if s.Driver == "s3" {
 		return struct {
 			S3     S3 `yaml:"s3"`
@@ -277,6 +279,20 @@ type Redirect struct {
 	Disable bool `yaml:"disable,omitempty"`
 	// Endpoint takes the place of S3.RegionEndpoint in these URLs, where clients call the server by another name.
 	Endpoint string `yaml:"endpoint,omitempty"`
+}
+
+// Cache is about keeping what was read from the backend. Distribution's caches of descriptors have no counterpart.
+type Cache struct {
+	Disk DiskCache `yaml:"disk,omitempty"`
+}
+
+// DiskCache is a directory with the blobs that clients read last, for a backend that is elsewhere and to which clients are not
+// redirected. Both are set, or none.
+type DiskCache struct {
+	// Directory belongs to one registry.
+	Directory string `yaml:"directory,omitempty"`
+	// Size bounds what the blobs take there. Larger ones are not kept.
+	Size Size `yaml:"size,omitempty"`
 }
 
 // Maintenance is about what the registry does by itself.

@@ -127,8 +127,8 @@ func TestFilesOfDistribution(t *testing.T) {
 		file, warning string
 		debug         Debug
 	}{
-		"registry:2": {distributionV2, "these settings have no effect here: storage.cache (r.yml:7), health (r.yml:15)", Debug{}},
-		"registry:3": {distributionV3, "these settings have no effect here: storage.cache (r.yml:7), storage.tag (r.yml:11), " +
+		"registry:2": {distributionV2, "these settings have no effect here: storage.cache.blobdescriptor (r.yml:7), health (r.yml:15)", Debug{}},
+		"registry:3": {distributionV3, "these settings have no effect here: storage.cache.blobdescriptor (r.yml:7), storage.tag (r.yml:11), " +
 			"health (r.yml:22)", Debug{Addr: ":5001", Prometheus: Prometheus{Enabled: true, Path: "/metrics"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -253,6 +253,8 @@ func TestForms(t *testing.T) {
 			get: func(c *Config) any { return fmt.Sprint(c.HTTP.TLS.Mode, c.HTTP.TLS.LetsEncrypt) }, want: "acme{/c a@b.example [a.example] https://a.example/dir}"},
 		"own CA": {file: "http: {tls: {auto: {directory: d, certificate: c, key: k}}}",
 			get: func(c *Config) any { return fmt.Sprint(c.HTTP.TLS.Mode, c.HTTP.TLS.Auto) }, want: "auto{d c k}"},
+		"disk cache": {file: "storage: {s3: {bucket: a, region: b}, redirect: {disable: true}, cache: {blobdescriptor: '', disk: {directory: d, size: 20GiB}}}",
+			get: func(c *Config) any { return c.Storage.Cache.Disk }, want: DiskCache{Directory: "d", Size: 20 << 30}},
 		"schema 1 off": {"compatibility: {schema1: {enabled: false}}", method, AuthInitial},
 		"empty proxy":  {"proxy: {remoteurl: ''}", method, AuthInitial},
 		"crlf":         {"storage:\r\n  filesystem:\r\n    rootdirectory: /d\r\n", root, "/d"},

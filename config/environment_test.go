@@ -159,7 +159,7 @@ func TestForeignVariables(t *testing.T) {
 		"file of no secret":   {environ: []string{"HTTP_TLS_KEY_FILE=x"}, want: foreign + "REGISTRY_HTTP_TLS_KEY_FILE (did you mean REGISTRY_HTTP_TLS_KEY?)"},
 		"no index":            {environ: []string{"HTTP_TLS_HOSTS_A=x"}, want: foreign + "REGISTRY_HTTP_TLS_HOSTS_A (did you mean REGISTRY_HTTP_TLS_HOSTS?)"},
 		"prefix in lowercase": {environ: []string{}, want: ""},
-		"ignored":             {environ: []string{"HTTP_SECRET=x", "STORAGE_CACHE_BLOBDESCRIPTOR=inmemory"}, want: ignored + "http.secret (REGISTRY_HTTP_SECRET), storage.cache (REGISTRY_STORAGE_CACHE_BLOBDESCRIPTOR)"},
+		"ignored":             {environ: []string{"HTTP_SECRET=x", "STORAGE_CACHE_BLOBDESCRIPTOR=inmemory"}, want: ignored + "http.secret (REGISTRY_HTTP_SECRET), storage.cache.blobdescriptor (REGISTRY_STORAGE_CACHE_BLOBDESCRIPTOR)"},
 		"ignored twice":       {file: "redis: {addr: a}", environ: []string{"REDIS_DB=1"}, want: ignored + "redis (r.yml:2)"},
 		"ruled out":           {environ: []string{"AUTH=none", "AUTH_HTPASSWD_PATH=x", "AUTH_TOKEN_REALM=y"}, want: ignored + "REGISTRY_AUTH_HTPASSWD_PATH, REGISTRY_AUTH_TOKEN_REALM"},
 		"switched off":        {environ: []string{"COMPATIBILITY_SCHEMA1_ENABLED=false", "PROXY_REMOTEURL="}, want: ""},

@@ -92,10 +92,18 @@ func TestProblems(t *testing.T) {
 		"unknown method":      {"auth: ldap", "2: auth: must be one of htpasswd, token, none"},
 		"unknown driver":      {"storage: floppy", "2: storage: must be one of filesystem, s3"},
 		"unknown driver, key": {"storage: {filesytem: }", "2: storage.filesytem: unknown key; the nearest known one is storage.filesystem"},
-		"long password":       {"auth: {initialpassword: " + strings.Repeat("x", 73) + "}", "2: auth.initialpassword: must not be longer than 72 bytes"},
-		"foreign tag":         {"log: {level: !!binary aGk=}", "2: log.level: has the YAML tag !!binary, which means nothing here"},
-		"merge of a scalar":   {"log: {<<: a}", "2: log: a merge key (<<) needs an alias of a mapping"},
-		"complex key":         {"log: {[a]: b}", "2: log: has a key that is not a plain name"},
+		"cache, no size": {"storage: {s3: {bucket: a, region: b}, redirect: {disable: true}, cache: {disk: {directory: d}}}",
+			"2: storage.cache.disk.size: is missing beside storage.cache.disk.directory: say how much may be kept there, such as 20GiB"},
+		"cache, no directory": {"storage: {s3: {bucket: a, region: b}, redirect: {disable: true}, cache: {disk: {size: 1GiB}}}",
+			"2: storage.cache.disk.directory: is missing beside storage.cache.disk.size: name a directory on a local disk"},
+		"cache, empty size": {"storage: {s3: {bucket: a, region: b}, cache: {disk: {directory: d, size: 0}}}",
+			"2: storage.cache.disk.size: is missing beside storage.cache.disk.directory: say how much may be kept there, such as 20GiB"},
+		"cache, bad size":    {"storage: {cache: {disk: {size: 10 gigs}}}", `2: storage.cache.disk.size: must be a size such as 256MiB or 1GB, not "10 gigs"`},
+		"cache, unknown key": {"storage: {cache: {disc: {}}}", "2: storage.cache.disc: unknown key; the nearest known one is storage.cache.disk"},
+		"long password":      {"auth: {initialpassword: " + strings.Repeat("x", 73) + "}", "2: auth.initialpassword: must not be longer than 72 bytes"},
+		"foreign tag":        {"log: {level: !!binary aGk=}", "2: log.level: has the YAML tag !!binary, which means nothing here"},
+		"merge of a scalar":  {"log: {<<: a}", "2: log: a merge key (<<) needs an alias of a mapping"},
+		"complex key":        {"log: {[a]: b}", "2: log: has a key that is not a plain name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := parse(t, "version: 0.1\n"+tt.file)

@@ -53,7 +53,9 @@ func unsupported() []row {
 		{key: "storage.oss", below: "accesskeyid accesskeysecret region bucket endpoint internal encrypt secure " +
 			"chunksize rootdirectory", kind: true, refused: true, note: filesystem},
 		{key: "storage.inmemory", kind: true, refused: true, note: "use storage.filesystem on a tmpfs"},
-		{key: "storage.cache", below: "blobdescriptor blobdescriptorsize layerinfo disk"},
+		{key: "storage.cache.blobdescriptor"},
+		{key: "storage.cache.blobdescriptorsize"},
+		{key: "storage.cache.layerinfo"},
 		{key: "storage.filesystem.maxthreads"},
 		{key: "storage.tag", below: "concurrencylimit"},
 
