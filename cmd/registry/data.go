@@ -14,6 +14,7 @@ import (
 	"berth/config"
 	"berth/filelock"
 	"berth/storage"
+	"berth/storage/diskcache"
 	"berth/storage/filesystem"
 	"berth/storage/metadata"
 	"berth/storage/s3"
@@ -60,10 +61,17 @@ type stores struct {
 	directory string
 	lock      *filelock.Lock
 	blobs     storage.Blobs
+	cache     *diskcache.Cache // nil without one
 	facts     *metadata.Store
 }
 
-func (s *stores) close() error { return errors.Join(s.facts.Close(), s.lock.Close()) }
+func (s *stores) close() error {
+	var err error
+	if s.cache != nil {
+		err = s.cache.Close()
+	}
+	return errors.Join(err, s.facts.Close(), s.lock.Close())
+}
 
 func metadataPath(c *config.Config, directory string) string {
 	if path := c.Metadata.SQLite.Path; path != "" {

@@ -83,6 +83,9 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 		return err
 	}
 	defer func() { err = errors.Join(err, stores.close()) }()
+	if err := stores.openCache(ctx, c.Storage, log); err != nil {
+		return err
+	}
 	if reload.audit, err = s.openAudit(c.Audit, log); err != nil {
 		return err
 	}
@@ -111,6 +114,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	}
 	s.greet(c, entrance, stores.directory, reload.login)
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
+	stores.countCache(set)
 	handler := front(entrance, &health{ping: stores.facts.Ping, stopped: ctx.Done(), log: log}, apiHandler(c, stores, reload, set))
 	services := append([]*service{
 		{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
@@ -143,7 +147,7 @@ func apiHandler(c *config.Config, s *stores, l *reloader, set *metrics.Set) http
 	indexes, _ := indexRules(c.Indexes) // nor with these
 	settings := api.Config{
 		Service: registry.New(registry.Config{
-			Blobs:         s.blobs,
+			Blobs:         s.served(),
 			Metadata:      s.facts,
 			ChildRequired: childRequired(c.Validation),
 			SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
@@ -298,7 +302,7 @@ func newReaper(c *config.Config, s *stores, log *slog.Logger) *gc.Reaper {
 	purging := c.Storage.Maintenance.UploadPurging
 	return gc.New(gc.Config{
 		Metadata:    s.facts,
-		Blobs:       s.blobs,
+		Blobs:       s.served(),
 		Interval:    c.GC.Interval,
 		KeepUploads: !purging.Enabled || purging.DryRun,
 		Log:         log,
