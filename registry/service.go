@@ -157,6 +157,15 @@ func (s *Service) DeleteBlob(ctx context.Context, repository string, d digest.Di
 	return explain(err, ErrBlobUnknown, "delete blob %s", d)
 }
 
+// MinChunk returns how many bytes each chunk of an upload but the last should have; 0 where that makes no difference. Smaller ones
+// are taken too.
+func (s *Service) MinChunk() int64 {
+	if b, ok := s.blobs.(storage.Parted); ok {
+		return b.MinPart()
+	}
+	return 0
+}
+
 // room fails with ErrNoSpace when the last free space is to be kept for deletes and their bookkeeping.
 func (s *Service) room() error {
 	if b, ok := s.blobs.(storage.Limited); ok {

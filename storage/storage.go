@@ -86,8 +86,8 @@ type WholeObjects interface {
 
 // Parted is a backend that keeps a large object in parts, which have to have some size.
 type Parted interface {
-	// MinPart is the fewest bytes between two checkpoints of an object, but for the last, that cost nothing extra, in bytes. Fewer work
-	// too.
+	// MinPart is how many bytes there should be before each checkpoint but an object's last. Going on after fewer works too, but has
+	// the backend read back what is there.
 	MinPart() int64
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 	"berth/registry"
 )
 
-// startUpload answers POST: it mounts a blob, takes a whole one or begins a session (spec: "Pushing blobs").
+// startUpload answers POST: it mounts a blob, takes a whole one or begins a session (spec: "Pushing blobs"). Where short chunks are dear
+// it says so (spec: "Pushing a blob in chunks"), and takes them all the same.
 func (h *handler) startUpload(c *call) error {
 	query := c.r.URL.Query()
 	if query.Has("mount") {
@@ -32,6 +34,9 @@ func (h *handler) startUpload(c *call) error {
 	upload, err := h.Service.StartUpload(c.r.Context(), c.repository, algorithm)
 	if err != nil {
 		return err
+	}
+	if least := h.Service.MinChunk(); least > 0 {
+		c.w.Header().Set("OCI-Chunk-Min-Length", strconv.FormatInt(least, 10))
 	}
 	h.writeUpload(c, http.StatusAccepted, upload)
 	return nil

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"berth/storage"
 )
 
 const octets = "application/octet-stream"
@@ -53,6 +55,32 @@ func TestUploadAlgorithm(t *testing.T) {
 	upload := s.do(http.MethodPost, "/v2/a/blobs/uploads/?digest-algorithm=sha512", nil).want(http.StatusAccepted).header.Get("Location")
 	s.do(http.MethodPut, upload+"?digest="+d, strings.NewReader("hello")).want(http.StatusCreated)
 	s.do(http.MethodPost, "/v2/a/blobs/uploads/?digest-algorithm=md5", nil).wantError(http.StatusBadRequest, "DIGEST_INVALID")
+}
+
+// parted is a store on which short chunks are dear.
+type parted struct{ storage.Blobs }
+
+func (parted) MinPart() int64 { return 5 << 20 }
+
+func TestChunkMinLength(t *testing.T) {
+	const name = "OCI-Chunk-Min-Length"
+	d := digest.FromString("hello").String()
+	for want, wrap := range map[string]func(storage.Blobs) storage.Blobs{
+		"":        nil,
+		"5242880": func(b storage.Blobs) storage.Blobs { return parted{b} },
+	} {
+		s := newServer(t, options{wrap: wrap})
+		s.do(http.MethodPost, "/v2/a/blobs/uploads/?mount="+d, nil).want(http.StatusAccepted).wantHeaders(name, want)
+		upload := s.do(http.MethodPost, "/v2/a/blobs/uploads/", nil).want(http.StatusAccepted).wantHeaders(name, want).header.Get("Location")
+		for i, piece := range []string{"h", "el", "lo"} { // which is less, and no fault
+			first := max(0, 2*i-1)
+			s.do(http.MethodPatch, upload, strings.NewReader(piece), "Content-Range", fmt.Sprintf("%d-%d", first, first+len(piece)-1)).
+				want(http.StatusAccepted).wantHeaders(name, "")
+		}
+		s.do(http.MethodPut, upload+"?digest="+d, nil).want(http.StatusCreated).wantHeaders(name, "")
+		s.get("/v2/a/blobs/" + d).want(http.StatusOK).wantBody("hello")
+		s.do(http.MethodPost, "/v2/a/blobs/uploads/?digest="+d, strings.NewReader("hello")).want(http.StatusCreated).wantHeaders(name, "")
+	}
 }
 
 func TestUploadBadChunks(t *testing.T) {

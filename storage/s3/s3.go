@@ -210,7 +210,7 @@ func (c Config) check() error {
 // WholeObjects implements storage.WholeObjects.
 func (*Store) WholeObjects() {}
 
-// MinPart implements storage.Parted: after a shorter part an upload goes on under its spare key.
+// MinPart implements storage.Parted.
 func (*Store) MinPart() int64 { return minPart }
 
 // partSize is the size of the part with a number. It doubles every thousand parts, as far as the memory allows, so that the ten
