@@ -34,7 +34,7 @@ func rules() map[string][]string {
 		"storage/filesystem/filesystemtest": {"storage", "storage/filesystem"},
 		"storage/s3":                        {"storage"},
 		"storage/diskcache":                 {"filelock", "storage"},
-		"storage/metadata/postgrestest", "storage/s3/s3test":                 {},
+		"storage/s3/s3test":                 {},
 		"storage/storagetest":               {"storage"},
 		"storage/metadata":                  {"filelock"},
 		"storage/metadata/postgrestest":     {},
