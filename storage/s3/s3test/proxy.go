@@ -5,6 +5,7 @@ import (
 	"io"
 	"log"
 	"maps"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -29,6 +30,8 @@ const (
 	Lost
 	// Half passes on half of the answer's body, and then ends the connection.
 	Half
+	// Stalled passes on half of the answer's body, and the rest after Release.
+	Stalled
 	// Hang never answers.
 	Hang
 	// Held passes the call on after Release.
@@ -101,10 +104,10 @@ func (p *Proxy) FailAll(fault Fault) {
 	p.always = fault
 }
 
-// Arrived waits until a call is Held, and returns its operation.
+// Arrived waits until a call is Held or Stalled, and returns its operation.
 func (p *Proxy) Arrived() string { return <-p.arrived }
 
-// Release passes on what is Held.
+// Release passes on what is Held or Stalled.
 func (p *Proxy) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -138,7 +141,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.next.ServeHTTP(httptest.NewRecorder(), r)
 		panic(http.ErrAbortHandler)
 	case Half:
-		w = &halfWriter{ResponseWriter: w}
+		w = &halfWriter{ResponseWriter: w, half: func() { panic(http.ErrAbortHandler) }}
+	case Stalled:
+		w = &halfWriter{ResponseWriter: w, half: func() {
+			p.arrived <- operation
+			<-held
+		}}
 	case Hang:
 		_, _ = io.Copy(io.Discard, r.Body) // so that the end of the connection is noticed
 		<-r.Context().Done()
@@ -169,10 +177,11 @@ func refuse(w http.ResponseWriter, status int, code string) {
 	fmt.Fprintf(w, "<Error><Code>%s</Code><Message>injected</Message></Error>", code)
 }
 
-// halfWriter ends the connection after half of the body.
+// halfWriter calls half after half of the body.
 type halfWriter struct {
 	http.ResponseWriter
 	left int64
+	half func()
 }
 
 func (w *halfWriter) WriteHeader(status int) {
@@ -188,9 +197,13 @@ func (w *halfWriter) Write(p []byte) (int, error) {
 		w.left -= int64(len(p))
 		return w.ResponseWriter.Write(p)
 	}
-	_, _ = w.ResponseWriter.Write(p[:w.left])
+	n := w.left
+	w.left = math.MaxInt64
+	_, _ = w.ResponseWriter.Write(p[:n])
 	_ = http.NewResponseController(w.ResponseWriter).Flush()
-	panic(http.ErrAbortHandler)
+	w.half()
+	m, err := w.ResponseWriter.Write(p[n:])
+	return int(n) + m, err
 }
 
 // Operation returns the name of the S3 operation that a request asks for.
