@@ -160,7 +160,7 @@ func TestDamage(t *testing.T) {
 		{"bytes are cut", file("", []byte("a lay")), false, layer, "5 bytes of 7"},
 		{"bytes rotted", file("", []byte("a laser")), true, layer, digest.FromString("a laser").String()},
 		{"a file that no row knows", file("blobs/deadbeef/0000/stray", []byte("x")), false, "blobs/deadbeef/0000/stray", "no row"},
-		{"a key in two places", statements(`INSERT INTO dead_keys SELECT key, 9e15 FROM blobs WHERE size = 7`), false, "metadata", "2 places"},
+		{"a key in two places", statements(`INSERT INTO dead_keys (key, delete_after) SELECT key, 9e15 FROM blobs WHERE size = 7`), false, "metadata", "2 places"},
 		{"a body was changed", statements(`UPDATE manifest_bodies SET body = CAST(' ' || CAST(body AS TEXT) AS BLOB)`), false, "a/b@", "digest"},
 		{"an edge is gone", statements(`DELETE FROM manifest_blobs WHERE position = 1`), false, "a/b@", "not those of the body"},
 		{"a body is gone", statements(`DELETE FROM manifest_bodies`), false, "metadata", "no body"},

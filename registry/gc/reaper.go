@@ -116,9 +116,9 @@ func (r *Reaper) Round(ctx context.Context) (done Report, err error) {
 // reap deletes the bytes of up to batch dead keys and then forgets those keys. It returns how many it deleted and
 // whether there may be more. Keys whose bytes can't be deleted are put off, so that others don't wait behind them.
 func (r *Reaper) reap(ctx context.Context, now time.Time) (int, bool, error) {
-	keys, err := r.facts.DeadKeys(ctx, batch)
+	keys, err := r.facts.ClaimDeadKeys(ctx, batch)
 	if err != nil {
-		return 0, false, fmt.Errorf("list dead keys: %w", err)
+		return 0, false, fmt.Errorf("claim dead keys: %w", err)
 	}
 	if len(keys) == 0 {
 		return 0, false, nil
@@ -172,7 +172,7 @@ func (r *Reaper) Recover(ctx context.Context) error {
 func (r *Reaper) buryOrphans(ctx context.Context, lister storage.Lister, prefix string) (total int, err error) {
 	keys := make([]string, 0, orphanBatch)
 	bury := func() error {
-		n, err := r.facts.BuryOrphans(ctx, keys)
+		n, err := r.facts.BuryOrphans(ctx, keys, 0)
 		total += n
 		keys = keys[:0]
 		return err

@@ -69,9 +69,9 @@ func (s *Store) Blobs(ctx context.Context, last digest.Digest, limit int) (blobs
 // KeyUse says what a key is used for.
 type KeyUse struct {
 	Key string
-	// Use is "blob", "upload" or "dead".
+	// Use is "blob", "upload", "backup" or "dead".
 	Use string
-	// Size is how many bytes the key has to hold: exactly, for a blob, and at least, for an upload.
+	// Size is how many bytes the key has to hold: exactly, for a blob and a backup, and at least, for an upload.
 	Size int64
 }
 
@@ -84,6 +84,7 @@ func (s *Store) KeyUses(ctx context.Context, keys []string) (uses []KeyUse, err 
 				SELECT key, 'blob', size FROM blobs WHERE key = $1
 				UNION ALL SELECT key, 'upload', size FROM uploads WHERE key = $1
 				UNION ALL SELECT spare, 'upload', 0 FROM uploads WHERE spare = $1
+				UNION ALL SELECT name, 'backup', size FROM backups WHERE name = $1
 				UNION ALL SELECT key, 'dead', 0 FROM dead_keys WHERE key = $1`, key)
 			if err != nil {
 				return err

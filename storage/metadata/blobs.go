@@ -184,18 +184,21 @@ func (s *Store) unlink(ctx context.Context, t *tx, repository int64, d digest.Di
 // dropUnused removes a blob that no repository has and no upload pins. Its key dies after the grace.
 func (s *Store) dropUnused(ctx context.Context, t *tx, d digest.Digest) error {
 	var key string
+	var stored int64
 	err := t.row(ctx, `
 		DELETE FROM blobs WHERE digest = $1
 		  AND NOT EXISTS (SELECT 1 FROM repository_blobs WHERE digest = $1)
 		  AND NOT EXISTS (SELECT 1 FROM uploads WHERE pinned_digest = $1)
-		RETURNING key`, sqlDigest(d)).Scan(&key)
+		RETURNING key, stored_at`, sqlDigest(d)).Scan(&key, &stored)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return bury(ctx, t, key, s.config.Grace)
+	_, err = t.exec(ctx, `INSERT INTO dead_keys (key, delete_after, died_at, stored_at) VALUES ($1, {now} + $2, {now}, $3)`,
+		key, s.config.Grace.Milliseconds(), stored)
+	return err
 }
 
 func digests(stored []sqlDigest) []digest.Digest {

@@ -408,7 +408,7 @@ func upkeepSteps(ctx context.Context, s *metadata.Store, round int) ([]step, err
 			return s.ForgetKeys(ctx, []string{dead.Key})
 		}, check: keyUsed(dead.Key, 0)},
 		{name: "bury orphans", call: func(ctx context.Context, s *metadata.Store) error {
-			_, err := s.BuryOrphans(ctx, []string{orphan})
+			_, err := s.BuryOrphans(ctx, []string{orphan}, 0)
 			return err
 		}, check: keyUsed(orphan, 1)},
 		{name: "set setting", call: func(ctx context.Context, s *metadata.Store) error {

@@ -101,18 +101,20 @@ func (s *Store) CloseGeneration(ctx context.Context, prefix string) error {
 	})
 }
 
-// BuryOrphans puts those of keys that no row knows on the dead list, and returns how many there were.
-func (s *Store) BuryOrphans(ctx context.Context, keys []string) (buried int, err error) {
+// BuryOrphans puts those of keys that no row knows on the dead list, to be deleted after wait, and returns how many there were. They may
+// be those of blobs that a kept snapshot names.
+func (s *Store) BuryOrphans(ctx context.Context, keys []string, wait time.Duration) (buried int, err error) {
 	err = s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		buried = 0
 		for _, key := range keys {
 			n, err := t.exec(ctx, `
-				INSERT INTO dead_keys (key, delete_after)
-				SELECT $1, {now}
+				INSERT INTO dead_keys (key, delete_after, died_at, stored_at)
+				SELECT $1, {now} + $2, {now}, 0
 				WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE key = $1)
 				  AND NOT EXISTS (SELECT 1 FROM uploads WHERE key = $1)
 				  AND NOT EXISTS (SELECT 1 FROM uploads WHERE spare = $1)
-				  AND NOT EXISTS (SELECT 1 FROM dead_keys WHERE key = $1)`, key)
+				  AND NOT EXISTS (SELECT 1 FROM dead_keys WHERE key = $1)
+				  AND NOT EXISTS (SELECT 1 FROM backups WHERE name = $1)`, key, wait.Milliseconds())
 			if err != nil {
 				return err
 			}
@@ -123,27 +125,47 @@ func (s *Store) BuryOrphans(ctx context.Context, keys []string) (buried int, err
 	return buried, err
 }
 
-// DeadKeys returns up to limit keys whose bytes may be deleted now.
-func (s *Store) DeadKeys(ctx context.Context, limit int) (keys []string, err error) {
-	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
-		keys, err = collect(ctx, t, scanString,
-			`SELECT key FROM dead_keys WHERE delete_after <= {now} ORDER BY delete_after LIMIT $1`, limit)
-		return err
+const (
+	// claimed is how long a dead key is the caller's who got it from ClaimDeadKeys.
+	claimed = 10 * time.Minute
+	// kept is how long a dead key waits that a snapshot needs, until it is looked at again.
+	kept = time.Hour
+	// needed says that a kept snapshot is of a time when a dead key was a blob's.
+	needed = `stored_at IS NOT NULL AND EXISTS (
+		SELECT 1 FROM backups b WHERE b.started_at <= dead_keys.died_at AND (b.finished_at IS NULL OR b.finished_at >= dead_keys.stored_at))`
+)
+
+// ClaimDeadKeys returns up to limit keys whose bytes may be deleted now, and which are the caller's to delete for the next ten minutes:
+// others who ask get other ones. No kept snapshot names them.
+func (s *Store) ClaimDeadKeys(ctx context.Context, limit int) (keys []string, err error) {
+	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+		_, err := t.exec(ctx, `UPDATE dead_keys SET delete_after = {now} + $1 WHERE delete_after <= {now} AND `+needed, kept.Milliseconds())
+		if err != nil {
+			return err
+		}
+		keys, err = collect(ctx, t, scanString, `
+			SELECT key FROM dead_keys WHERE delete_after <= {now} AND NOT (`+needed+`)
+			ORDER BY delete_after LIMIT $1 {skip locked}`, limit)
+		if err != nil {
+			return err
+		}
+		return delayKeys(ctx, t, keys, claimed)
 	})
 	return keys, err
 }
 
 // DelayKeys has dead keys wait, because their bytes could not be deleted.
 func (s *Store) DelayKeys(ctx context.Context, keys []string, wait time.Duration) error {
-	return s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
-		for _, key := range keys {
-			_, err := t.exec(ctx, `UPDATE dead_keys SET delete_after = {now} + $2 WHERE key = $1`, key, wait.Milliseconds())
-			if err != nil {
-				return err
-			}
+	return s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error { return delayKeys(ctx, t, keys, wait) })
+}
+
+func delayKeys(ctx context.Context, t *tx, keys []string, wait time.Duration) error {
+	for _, key := range keys {
+		if _, err := t.exec(ctx, `UPDATE dead_keys SET delete_after = {now} + $2 WHERE key = $1`, key, wait.Milliseconds()); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // sweepAgain is how long a dead key waits for its second delete.
@@ -172,8 +194,8 @@ func (s *Store) ForgetKeys(ctx context.Context, keys []string) error {
 	})
 }
 
-// bury puts a key on the dead list, to be deleted after wait.
+// bury puts a key on the dead list that was no blob's, to be deleted after wait.
 func bury(ctx context.Context, t *tx, key string, wait time.Duration) error {
-	_, err := t.exec(ctx, `INSERT INTO dead_keys (key, delete_after) VALUES ($1, {now} + $2)`, key, wait.Milliseconds())
+	_, err := t.exec(ctx, `INSERT INTO dead_keys (key, delete_after, died_at) VALUES ($1, {now} + $2, {now})`, key, wait.Milliseconds())
 	return err
 }

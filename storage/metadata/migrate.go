@@ -31,6 +31,7 @@ func sqliteDialect() dialect {
 		"{strict}", "STRICT",
 		"{rowless}", "STRICT, WITHOUT ROWID",
 		"{elements}", "json_each",
+		"{skip locked}", "",
 		"{now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
 	)}
 }
@@ -44,6 +45,7 @@ func postgresDialect() dialect {
 		"{strict}", "",
 		"{rowless}", "",
 		"{elements}", "json_array_elements_text",
+		"{skip locked}", "FOR UPDATE SKIP LOCKED", // rows that another server works on
 		"{now}", "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint",
 	), options: onlyOne}
 }

@@ -14,7 +14,7 @@ import (
 // tables are all that there are, each after those that it references.
 var tables = []string{
 	"repositories", "blobs", "repository_blobs", "manifests", "manifest_bodies", "manifest_blobs", "manifest_children", "tags",
-	"uploads", "dead_keys", "generations", "gc_queue", "settings", "robots",
+	"uploads", "dead_keys", "generations", "gc_queue", "settings", "robots", "backups",
 }
 
 // movedSetting is the name under which an SQLite database says that its facts were moved away.

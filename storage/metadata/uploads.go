@@ -282,7 +282,7 @@ func (s *Store) ExpireUploads(ctx context.Context, finishedOnly bool, limit int)
 		ended = 0
 		all, err := collect(ctx, t, scan,
 			`SELECT id, key, spare, pinned_digest FROM uploads
-			WHERE expires_at <= {now} AND (committed IS NOT NULL OR NOT $2) ORDER BY expires_at LIMIT $1`, limit, finishedOnly)
+			WHERE expires_at <= {now} AND (committed IS NOT NULL OR NOT $2) ORDER BY expires_at LIMIT $1 {skip locked}`, limit, finishedOnly)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"berth/storage/metadata"
+
+	"github.com/opencontainers/go-digest"
 )
 
 func keyTests() suite {
@@ -14,6 +16,7 @@ func keyTests() suite {
 		{"Uses", testKeyUses},
 		{"Dead", testDeadKeys},
 		{"Forget", testForgetKeys},
+		{"Kept", testKeptKeys},
 		{"BuryOrphans", testBuryOrphans},
 		{"Generations", testGenerations},
 		{"WrittenUploads", testWrittenUploads},
@@ -60,11 +63,77 @@ func (f *fixture) kill(t *testing.T, since time.Duration) string {
 func testDeadKeys(t *testing.T, f *fixture) {
 	second, third, first := f.kill(t, time.Hour), f.kill(t, time.Minute), f.kill(t, day)
 	f.kill(t, -time.Hour) // not yet
-	for limit, want := range [][]string{nil, {first}, {first, second}, {first, second, third}, {first, second, third}} {
-		got, err := f.DeadKeys(t.Context(), limit)
+	claim := func(limit int, want ...string) {
+		t.Helper()
+		got, err := f.ClaimDeadKeys(t.Context(), limit)
 		must(t, err)
 		wantEqual(t, "dead keys", got, want)
 	}
+	claim(0)
+	claim(1, first)
+	claim(1, second) // the first is somebody's for a while
+	claim(5, third)
+	claim(5)
+	f.exec(t, 4, `UPDATE dead_keys SET delete_after = delete_after - $1`, (30 * time.Minute).Milliseconds())
+	claim(5, first, second, third)
+}
+
+// testKeptKeys keeps the bytes of blobs that a snapshot names.
+func testKeptKeys(t *testing.T, f *fixture) {
+	remove := func(d digest.Digest) { must(t, f.DeleteBlob(t.Context(), "a", d)) }
+	before, within := f.push(t, "a", blob(1)), f.push(t, "a", blob(2))
+	remove(blob(1))
+	time.Sleep(2 * time.Millisecond) // the clock has milliseconds
+	name, err := f.StartBackup(t.Context())
+	must(t, err)
+	wantEqual(t, "use of the snapshot's key", f.uses(t, name), "backup")
+	time.Sleep(2 * time.Millisecond)
+	remove(blob(2)) // while the snapshot is made: it may be in there
+	must(t, f.FinishBackup(t.Context(), name, 10))
+	time.Sleep(2 * time.Millisecond)
+	late := f.push(t, "a", blob(3))
+	remove(blob(3))
+	canceled := f.kill(t, 0)
+	claim := func(want ...string) {
+		t.Helper()
+		_, err := f.sql.ExecContext(t.Context(), `UPDATE dead_keys SET delete_after = 0`)
+		must(t, err)
+		got, err := f.ClaimDeadKeys(t.Context(), 10)
+		must(t, err)
+		slices.Sort(got)
+		slices.Sort(want)
+		wantEqual(t, "keys to delete", got, want)
+	}
+	claim(before, late, canceled)
+	if n, err := f.BuryOrphans(t.Context(), []string{"blobs/found/1", name}, 0); err != nil || n != 1 {
+		t.Errorf("%d orphans, %v", n, err) // and a snapshot is none
+	}
+	claim(before, late, canceled)
+	all, err := f.Backups(t.Context())
+	must(t, err)
+	if len(all) != 1 || all[0].Name != name || all[0].Size != 10 || all[0].Finished.IsZero() {
+		t.Errorf("backups: %+v", all)
+	}
+	must(t, f.ForgetBackup(t.Context(), name))
+	claim(before, within, late, canceled, "blobs/found/1")
+	for range 2 {
+		must(t, f.AdoptBackup(t.Context(), name, 20))
+	}
+	claim(canceled) // of one that was found it is not known how long it took
+	if f.AdoptBackup(t.Context(), metadata.BackupPrefix+"something", 1) == nil {
+		t.Error("something is adopted as a snapshot")
+	}
+}
+
+// uses returns what a key is used for.
+func (f *fixture) uses(t *testing.T, key string) string {
+	t.Helper()
+	uses, err := f.KeyUses(t.Context(), []string{key})
+	must(t, err)
+	if len(uses) != 1 {
+		t.Fatalf("uses of %s: %+v", key, uses)
+	}
+	return uses[0].Use
 }
 
 func testForgetKeys(t *testing.T, f *fixture) {
@@ -84,7 +153,7 @@ func testBuryOrphans(t *testing.T, f *fixture) {
 	stored, dead, open := f.push(t, "a", blob(1)), f.kill(t, -time.Hour), f.start(t, "a").Key
 	keys := []string{"blobs/x/1", stored, dead, "blobs/x/2", open, "blobs/x/1"}
 	for _, want := range []int{2, 0} {
-		if n, err := f.BuryOrphans(t.Context(), keys); n != want || err != nil {
+		if n, err := f.BuryOrphans(t.Context(), keys, 0); n != want || err != nil {
 			t.Errorf("%d orphans buried instead of %d: %v", n, want, err)
 		}
 	}
@@ -92,7 +161,7 @@ func testBuryOrphans(t *testing.T, f *fixture) {
 	f.wantDeadLater(t, dead)
 	f.wantUse(t, stored, "blob")
 	f.wantUse(t, open, "upload")
-	if n, err := f.BuryOrphans(t.Context(), nil); n != 0 || err != nil {
+	if n, err := f.BuryOrphans(t.Context(), nil, 0); n != 0 || err != nil {
 		t.Errorf("%d of no orphans buried: %v", n, err)
 	}
 }

@@ -275,7 +275,7 @@ func (w *walk) forget() {
 	}
 	_, err := w.sql.ExecContext(w.t.Context(), `UPDATE dead_keys SET delete_after = 0`)
 	must(w.t, err)
-	keys, err := w.DeadKeys(w.t.Context(), 1000)
+	keys, err := w.ClaimDeadKeys(w.t.Context(), 1000)
 	must(w.t, err)
 	for _, key := range keys {
 		if w.model.keys[key] != "dead" {

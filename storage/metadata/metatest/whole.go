@@ -83,7 +83,7 @@ func testWholeCancel(t *testing.T, f *fixture) {
 	must(t, f.CancelUpload(t.Context(), "a", u.ID))
 	f.wantUse(t, u.Key, "dead")
 	f.wantUse(t, u.Spare, "dead")
-	if keys, err := f.DeadKeys(t.Context(), 10); err != nil || len(keys) > 0 {
+	if keys, err := f.ClaimDeadKeys(t.Context(), 10); err != nil || len(keys) > 0 {
 		t.Errorf("late writers may still write under %v, %v", keys, err)
 	}
 }
@@ -94,12 +94,12 @@ func testWholeSweep(t *testing.T, f *fixture) {
 	must(t, f.CancelUpload(t.Context(), "a", u.ID))
 	for range 2 {
 		f.exec(t, 1, `UPDATE dead_keys SET delete_after = 0`)
-		keys, err := f.DeadKeys(t.Context(), 10)
+		keys, err := f.ClaimDeadKeys(t.Context(), 10)
 		must(t, err)
 		wantEqual(t, "keys to delete", keys, []string{u.Key})
 		f.wantUse(t, u.Key, "dead")
 		must(t, f.ForgetKeys(t.Context(), keys))
-		keys, err = f.DeadKeys(t.Context(), 10)
+		keys, err = f.ClaimDeadKeys(t.Context(), 10)
 		must(t, err)
 		wantEqual(t, "keys to delete at once again", len(keys), 0)
 	}
