@@ -29,6 +29,7 @@ func rules() map[string][]string {
 		"registry/api":                      {"registry", "registry/manifest"},
 		"registry/gc":                       {"storage", "storage/metadata"},
 		"registry/fsck":                     {"registry/manifest", "storage", "storage/metadata"},
+		"registry/backup":                   {"storage", "storage/metadata"},
 		"storage":                           {},
 		"storage/filesystem":                {"storage"},
 		"storage/filesystem/filesystemtest": {"storage", "storage/filesystem"},

@@ -25,6 +25,7 @@ func (l *loader) check(c *Config) {
 	l.checkHTTP(&c.HTTP)
 	l.checkHeaders(c.HTTP.Headers)
 	l.checkTLS(&c.HTTP.TLS)
+	l.checkMetadata(c.Metadata)
 	l.checkStorage(c.Storage)
 	l.checkAuth(&c.Auth)
 	l.checkAccess(c)

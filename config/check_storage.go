@@ -1,7 +1,24 @@
 package config
 
+import "time"
+
 // minChunk is the smallest part of S3 in bytes, but for the last of an object.
 const minChunk = 5 << 20
+
+// shortestBackup is the shortest time between snapshots.
+const shortestBackup = time.Minute
+
+func (l *loader) checkMetadata(m Metadata) {
+	const key = "metadata.sqlite.backup"
+	switch {
+	case m.Postgres.DSN != "":
+		l.unused(key)
+	case m.SQLite.Backup.Interval > 0 && m.SQLite.Backup.Interval < shortestBackup:
+		l.failAt(key+".interval", "is %s: at least a minute, or 0s for no snapshots", m.SQLite.Backup.Interval)
+	case m.SQLite.Backup.Keep < 1:
+		l.failAt(key+".keep", "is %d: keep at least one, or set %s.interval to 0s", m.SQLite.Backup.Keep, key)
+	}
+}
 
 func (l *loader) checkStorage(s Storage) {
 	if s.Driver != "s3" {

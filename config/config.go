@@ -334,7 +334,16 @@ type Postgres struct {
 // SQLite is the embedded database.
 type SQLite struct {
 	// Path is the database's file; empty means beside the blobs.
-	Path string `yaml:"path,omitempty"`
+	Path   string `yaml:"path,omitempty"`
+	Backup Backup `yaml:"backup,omitempty"`
+}
+
+// Backup is about snapshots of the database in the blob store.
+type Backup struct {
+	// Interval is the time between two; zero takes none. A day where blobs are in S3, else none.
+	Interval time.Duration `yaml:"interval"`
+	// Keep is how many are kept, and with them the bytes of the blobs that they name.
+	Keep int `yaml:"keep"`
 }
 
 // The values of Auth.Method.
@@ -496,6 +505,9 @@ type Catalog struct {
 	MaxEntries int `yaml:"maxentries"`
 }
 
+// notSet stands for a duration that a file did not name: those are never negative.
+const notSet = time.Duration(-1)
+
 // Default returns the configuration of a registry without a file and without variables.
 func Default() *Config {
 	c := defaults()
@@ -516,6 +528,7 @@ func defaults() *Config {
 			Delete:      Delete{Enabled: true},
 			Maintenance: Maintenance{UploadPurging: UploadPurging{Enabled: true, Age: 7 * day, Interval: day}},
 		},
+		Metadata:   Metadata{SQLite: SQLite{Backup: Backup{Interval: notSet, Keep: 7}}},
 		Auth:       Auth{HTPasswd: HTPasswd{Realm: "Registry"}, Tokens: Tokens{Lifetime: 5 * time.Minute}},
 		GC:         GC{Interval: time.Minute, Lease: day, Grace: day},
 		Validation: Validation{Manifests: ManifestsValidation{Indexes: Indexes{Platforms: "all"}}},
@@ -533,6 +546,14 @@ func (c *Config) settle() {
 	}
 	if c.Catalog.MaxEntries < 1 {
 		c.Catalog.MaxEntries = 1000
+	}
+	switch backup := &c.Metadata.SQLite.Backup; {
+	case c.Metadata.Postgres.DSN != "":
+		*backup = Backup{}
+	case backup.Interval == notSet && c.Storage.Driver == "s3":
+		backup.Interval = 24 * time.Hour
+	case backup.Interval == notSet:
+		backup.Interval = 0
 	}
 }
 

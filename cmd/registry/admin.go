@@ -56,7 +56,7 @@ func listenAdmin(directory string) (l net.Listener, err error) {
 }
 
 // adminHandler is the API on the socket.
-func adminHandler(s *stores, l *reloader) http.Handler {
+func adminHandler(s *stores, l *reloader, k keeper) http.Handler {
 	log, mux := l.log, http.NewServeMux()
 	localSteward{s, l.audit.Logger.With("by", "admin socket"), l.login.gate, l.used.Auth.Method}.serve(mux, log)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
@@ -65,6 +65,7 @@ func adminHandler(s *stores, l *reloader) http.Handler {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		}
 	})
+	k.serve(mux)
 	mux.HandleFunc("POST /fsck", func(w http.ResponseWriter, r *http.Request) {
 		streamFsck(w, r, s)
 	})

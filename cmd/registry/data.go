@@ -94,10 +94,33 @@ func openStores(ctx context.Context, c *config.Config, environ []string, wait ti
 		return nil, err
 	}
 	_, wholeObjects := s.blobs.(storage.WholeObjects)
-	if s.facts, err = openFacts(ctx, c, directory, wholeObjects, wait, log); err != nil {
+	err = refuseEmpty(ctx, c, metadataPath(c, directory), s.blobs)
+	if err == nil {
+		s.facts, err = openFacts(ctx, c, directory, wholeObjects, wait, log)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.lock.Close())
 	}
 	return s, nil
+}
+
+// refuseEmpty fails when there is a bucket with blobs, and no facts of them: to start empty on it would look as if everything had been
+// lost.
+func refuseEmpty(ctx context.Context, c *config.Config, path string, blobs storage.Blobs) error {
+	if _, err := os.Stat(path); c.Storage.Driver != "s3" || c.Metadata.Postgres.DSN != "" || !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errFound := errors.New("found")
+	for _, prefix := range []string{metadata.BackupPrefix, metadata.BlobPrefix} {
+		switch err := blobs.(storage.Lister).List(ctx, prefix, func(storage.Object) error { return errFound }); {
+		case errors.Is(err, errFound):
+			return fmt.Errorf("the bucket holds blobs, but their metadata is not at %s: registry restore brings back the newest snapshot of it; "+
+				"or set metadata.sqlite.path to where it is, or another storage.s3.rootdirectory to begin anew", path)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
 }
 
 // openBlobs opens the blob store that is configured. One that keeps files keeps them in directory.

@@ -41,15 +41,18 @@ func (s *Store) StartBackup(ctx context.Context) (name string, err error) {
 // WriteSnapshot writes the facts as they are at one moment into a new file. Others go on reading and writing meanwhile. It fails with
 // ErrNoSnapshots.
 func (s *Store) WriteSnapshot(ctx context.Context, path string) error {
-	db, ok := s.db.(*sqliteDB)
-	if !ok {
+	if s.db.shared() {
 		return ErrNoSnapshots
 	}
 	if err := makePrivate(path); err != nil {
 		return err
 	}
-	_, err := db.readers.ExecContext(ctx, `VACUUM INTO ?`, path)
-	return classify(err)
+	db, err := connectSQLite(Config{Path: s.config.Path}, "busy_timeout(10000)") // those that only read may not write a copy either
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, path)
+	return classify(errors.Join(err, db.Close()))
 }
 
 // FinishBackup records that a snapshot is whole and durable, with so many bytes.

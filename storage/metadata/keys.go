@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// BlobPrefix begins the keys of all blobs and uploads.
+const BlobPrefix = "blobs/"
+
 // keysPerFolder bounds the entries of a folder that keys name, for file systems and the people who look at them.
 const keysPerFolder = 10_000
 
@@ -23,7 +26,7 @@ type keyMaker struct {
 }
 
 func newKeyMaker() *keyMaker {
-	return &keyMaker{prefix: "blobs/" + randomHex(4)}
+	return &keyMaker{prefix: BlobPrefix + randomHex(4)}
 }
 
 // open records the prefix, and that its start is running.
