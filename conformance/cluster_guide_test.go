@@ -71,7 +71,7 @@ func TestScaleOutGuide(t *testing.T) {
 		case strings.HasPrefix(block, "registry serve"):
 			for i, addr := range []string{address, second} {
 				data := filepath.Join(work, []string{"data", "data-of-the-second"}[i])
-				servers = append(servers, g.serve(secrets+"export REGISTRY_HTTP_ADDR="+addr+" REGISTRY_STORAGE_DIRECTORY="+data+"\nexec "+block, "https://"+addr, data))
+				servers = append(servers, g.serve(secrets+"export REGISTRY_HTTP_ADDR="+addr+" REGISTRY_STORAGE_DIRECTORY="+data+"\nexec "+block, "https://"+addr, server.AutomaticCA(data)))
 			}
 			continue
 		}
@@ -129,10 +129,10 @@ func (g guide) run(block string) string {
 }
 
 // serve runs a block that serves a registry until the test ends.
-func (g guide) serve(block, url, data string) *server.Server {
+func (g guide) serve(block, url, ca string) *server.Server {
 	g.t.Helper()
 	s, err := server.Start(g.t.Context(), server.Config{
-		Program: "/bin/sh", Args: []string{"-euc", "cd " + g.directory + "\n" + block}, Dir: g.directory, Env: g.env, URL: url, CA: server.AutomaticCA(data),
+		Program: "/bin/sh", Args: []string{"-euc", "cd " + g.directory + "\n" + block}, Dir: g.directory, Env: g.env, URL: url, CA: ca,
 	})
 	if err != nil {
 		g.t.Fatal(err)

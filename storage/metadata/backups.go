@@ -14,7 +14,7 @@ import (
 const BackupPrefix = "backups/"
 
 // backupTime is the form of the time in a name, in UTC.
-const backupTime = "20060102T150405Z"
+const backupTime = "20060102T150405.000Z"
 
 // Backup is a snapshot of the facts in the blob store. The bytes of blobs that it names stay while it is kept.
 type Backup struct {
