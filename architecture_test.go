@@ -55,7 +55,7 @@ func rules() map[string][]string {
 		"conformance":                       {"conformance/client", "conformance/server", "storage/metadata/postgrestest", "storage/s3/s3test"},
 		"conformance/client":                {},
 		"conformance/server":                {},
-		"conformance/clients":               {"conformance/server"},
+		"conformance/clients":               {"conformance/server", "storage/metadata/postgrestest"},
 		"conformance/load":                  {"conformance/client", "conformance/server"},
 	}
 }

@@ -17,6 +17,14 @@ const accessLog = "/run/registry.log"
 // serveRules runs the real program with users whose passwords are their names and a bang, and with those rules.
 func serveRules(m *machine) string {
 	m.t.Helper()
+	command := withRules(m, "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY="+dataDirectory)
+	m.start(command+" serve >"+accessLog+" 2>&1", answers)
+	return command
+}
+
+// withRules returns the command of such a program with more environment.
+func withRules(m *machine, env ...string) string {
+	m.t.Helper()
 	executable, err := program()
 	if err != nil {
 		m.t.Fatal(err)
@@ -25,15 +33,13 @@ func serveRules(m *machine) string {
 		m.do("echo '" + user + "!' | " + executable + " user add " + user + " --file /run/htpasswd --password-stdin")
 	}
 	m.write("/run/access", accessRules)
-	command := "env REGISTRY_AUTH=htpasswd REGISTRY_AUTH_HTPASSWD_PATH=/run/htpasswd REGISTRY_ACCESS=\"$(cat /run/access)\" " +
-		"REGISTRY_LOG_FORMATTER=json REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + dataDirectory + " " + executable
-	m.start(command+" serve >"+accessLog+" 2>&1", answers)
 	m.t.Cleanup(func() {
 		if m.t.Failed() {
 			m.t.Logf("the end of the registry's log:\n%s", m.do("tail -n 50 "+accessLog))
 		}
 	})
-	return command
+	return "env REGISTRY_AUTH=htpasswd REGISTRY_AUTH_HTPASSWD_PATH=/run/htpasswd REGISTRY_ACCESS=\"$(cat /run/access)\" " +
+		"REGISTRY_LOG_FORMATTER=json " + strings.Join(env, " ") + " " + executable
 }
 
 // refused is what clients say of a 401 or a 403.

@@ -54,16 +54,21 @@ type row struct {
 // it is docs/clients.md: with CLIENTS_TABLE set it is written to the file of that name, else it has to be what is there.
 func TestClients(t *testing.T) {
 	t.Parallel()
+	checkPage(t, doAll(t, clients(), serveRules))
+}
+
+// doAll has clients do that with a registry as serve runs it on a machine, and returns what came of it.
+func doAll(t *testing.T, all map[string]client, serve func(*machine) (command string)) []*row {
+	t.Helper()
 	tools, err := builders()
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := clients()
 	for _, c := range all {
 		need(t, c.needs...)
 	}
 	server, node := network(t)
-	registry := serveRules(server)
+	registry := serve(server)
 	installBuildx(node)
 	node.env = append(node.env, "TOOLS="+tools)
 	images := imagesOfPlatforms()
@@ -91,7 +96,7 @@ func TestClients(t *testing.T) {
 		r.trust(node, registry)
 	}
 	t.Run("with trust", func(t *testing.T) { inParallel(t, rows, (*row).fill) })
-	checkPage(t, rows)
+	return rows
 }
 
 func inParallel(t *testing.T, rows []*row, do func(*row, *testing.T)) {
