@@ -300,6 +300,92 @@ func TestLeavingFirst(t *testing.T) {
 	b.wantOpens("in all", 1)
 }
 
+// TestLeavingEarly has readers go away before the backend has answered: the first of two, and then the only one.
+func TestLeavingEarly(t *testing.T) {
+	b := newBench(t, gib)
+	o := b.put("blobs/early", 5000)
+	release := b.backend.holdAt(t, beforeOpen)
+	open := func() (cancel func(), done chan error) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done = make(chan error, 1)
+		readers := b.readers(o)
+		go func() {
+			r, err := b.Open(ctx, o.key, o.size())
+			if err == nil {
+				err = r.Close()
+			}
+			done <- err
+		}()
+		eventually(t, "one reader more", func() bool { return b.readers(o) == readers+1 })
+		return cancel, done
+	}
+	cancel, first := open()
+	second := make(chan error, 1)
+	go func() { second <- b.read(o) }()
+	eventually(t, "two readers", func() bool { return b.readers(o) == 2 })
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("who went away got %v", err)
+	}
+	release()
+	must(t, <-second)
+	b.wantOpens("two readers", 1)
+
+	b.forget(o.key)
+	b.backend.holdAt(t, beforeOpen)
+	cancel, only := open()
+	cancel()
+	if err := <-only; !errors.Is(err, context.Canceled) {
+		t.Errorf("who went away got %v", err)
+	}
+	b.running.Wait() // the backend is not asked any more
+	b.wantOpens("one reader", 1)
+	if b.readers(o) != 0 || len(b.files()) != 0 {
+		t.Errorf("%d readers and %v are left", b.readers(o), b.files())
+	}
+}
+
+// TestDeleteEarly deletes a blob before the backend has answered those who want to read it.
+func TestDeleteEarly(t *testing.T) {
+	b := newBench(t, gib)
+	o := b.put("blobs/early", 5000)
+	b.backend.holdAt(t, beforeOpen)
+	read := make(chan error, 2)
+	for range 2 {
+		go func() { read <- b.read(o) }()
+	}
+	eventually(t, "two readers", func() bool { return b.readers(o) == 2 })
+	b.backend.mu.Lock()
+	clear(b.backend.hold) // for those who ask from now on
+	b.backend.mu.Unlock()
+	must(t, b.Delete(t.Context(), o.key))
+	for range 2 {
+		if err := <-read; !errors.Is(err, storage.ErrNotFound) {
+			t.Errorf("a reader got %v", err)
+		}
+	}
+}
+
+// TestRefusedTogether has many readers of what is not there share the answer.
+func TestRefusedTogether(t *testing.T) {
+	b := newBench(t, gib)
+	o := blob{"blobs/nothing", []byte("nothing")}
+	release := b.backend.holdAt(t, beforeOpen)
+	read := make(chan error, 5)
+	for range cap(read) {
+		go func() { read <- b.read(o) }()
+	}
+	eventually(t, "five readers", func() bool { return b.readers(o) == 5 })
+	release()
+	for range cap(read) {
+		if err := <-read; !errors.Is(err, storage.ErrNotFound) {
+			t.Errorf("a reader got %v", err)
+		}
+	}
+	b.wantOpens("five readers", 1)
+	b.wantLines("five readers")
+}
+
 func TestDelete(t *testing.T) {
 	b := newBench(t, gib)
 	kept, fetched, parked := b.put("blobs/kept", 5000), b.put("blobs/fetched", 4*blockSize), b.put("blobs/parked", 5000)
@@ -412,6 +498,27 @@ func TestTakeOver(t *testing.T) {
 	}
 	if got := b.files(); len(got) != 2+3+1 || got["photo.jpg"] != 10 {
 		t.Errorf("the files are %v", got)
+	}
+}
+
+// TestOrderSurvives reads what is oldest, and has a later process with less room keep that.
+func TestOrderSurvives(t *testing.T) {
+	b := newBench(t, gib)
+	blobs := []blob{b.put("blobs/0", 100<<10), b.put("blobs/1", 100<<10)}
+	for _, o := range blobs {
+		must(t, b.read(o))
+	}
+	eventually(t, "both are kept", func() bool { return !b.busy() })
+	for i, o := range blobs {
+		at := time.Now().Add(time.Duration(i-3) * time.Hour)
+		must(t, os.Chtimes(b.path(o), at, at))
+	}
+	must(t, b.read(blobs[0]))
+	must(t, b.Close())
+	b.config.Size = diskSize(100 << 10)
+	b.open()
+	if !b.kept(blobs[0]) || b.kept(blobs[1]) {
+		t.Errorf("kept: %v", b.files())
 	}
 }
 

@@ -19,6 +19,9 @@ import (
 	"berth/storage/storagetest"
 )
 
+// beforeOpen is an offset that is before all bytes.
+const beforeOpen = -1
+
 var errBroken = errors.New("the connection broke")
 
 // remote is a backend that is elsewhere. It counts, holds and breaks what is read from it.
@@ -48,7 +51,7 @@ func (*remote) Link(context.Context, string, string) (string, error) {
 	return "", errors.ErrUnsupported
 }
 
-// holdAt keeps readers from what is at offset and behind until release is called.
+// holdAt keeps readers from what is at offset and behind until release is called, and with beforeOpen from opening anything.
 func (b *remote) holdAt(t testing.TB, offset int64) (release func()) {
 	held := make(chan struct{})
 	b.mu.Lock()
@@ -85,6 +88,9 @@ func (b *remote) held(ctx context.Context, at int64) (int64, error) {
 
 func (b *remote) Open(ctx context.Context, key string, size int64) (io.ReadSeekCloser, error) {
 	b.opens.Add(1)
+	if _, err := b.held(ctx, beforeOpen); err != nil {
+		return nil, err
+	}
 	r, err := b.Store.Open(ctx, key, size)
 	if err != nil {
 		return nil, err
