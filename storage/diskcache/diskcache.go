@@ -2,7 +2,8 @@
 //
 // A blob is fetched once, however many read it meanwhile: the readers share what is there and wait for the rest. Files take no more
 // than Size, those that are being filled included; what was used least recently goes first, and nothing that is being read. They
-// survive a restart. A key names the same bytes for ever, so that no entry is ever stale.
+// survive a restart. A key names the same bytes for ever, so that no entry is ever stale; one whose object another process
+// deleted stays until it is the oldest.
 //
 // Each block of a file ends with a checksum of the bytes, of their place and of whose they are, and no byte is handed out before it
 // was checked. That is why files are never synced: what a power loss, a kill -9 or a bad disk left of one is noticed when it is

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"berth/storage"
 	"berth/storage/filesystem"
 	"berth/storage/storagetest"
 )
@@ -29,6 +28,7 @@ type remote struct {
 	*filesystem.Store
 	opens atomic.Int64
 	bytes atomic.Int64
+	open  atomic.Int64 // readers that are not closed
 	// breakAt is after how many bytes the next readers break, and breaks how many of them do.
 	breakAt, breaks atomic.Int64
 
@@ -99,6 +99,7 @@ func (b *remote) Open(ctx context.Context, key string, size int64) (io.ReadSeekC
 	if b.breaks.Add(-1) >= 0 {
 		breakAt = b.breakAt.Load()
 	}
+	b.open.Add(1)
 	return &remoteReader{ReadSeekCloser: r, ctx: ctx, backend: b, breakAt: breakAt}, nil
 }
 
@@ -124,6 +125,11 @@ func (r *remoteReader) Read(p []byte) (int, error) {
 	r.at += int64(n)
 	r.backend.bytes.Add(int64(n))
 	return n, err
+}
+
+func (r *remoteReader) Close() error {
+	r.backend.open.Add(-1)
+	return r.ReadSeekCloser.Close()
 }
 
 func (r *remoteReader) Seek(offset int64, whence int) (int64, error) {
@@ -170,6 +176,9 @@ func newBench(t testing.TB, size int64) *bench {
 	t.Cleanup(func() {
 		if err := b.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 			t.Error(err)
+		}
+		if open := b.backend.open.Load(); open != 0 {
+			t.Errorf("%d readers of the backend were left open", open)
 		}
 	})
 	return b
@@ -319,4 +328,4 @@ func (b *bench) busy() bool {
 	return b.used != b.unused
 }
 
-var _ storage.Blobs = (*remote)(nil)
+var _ Backend = (*remote)(nil)

@@ -14,7 +14,8 @@ import (
 // pause is how long nothing is written after an error of the disk.
 const pause = time.Minute
 
-// index knows the entries. All its methods need Cache.mu, and it counts what is on the disk by diskSize.
+// index knows the entries, and counts what they take of the disk by diskSize. Its fields need Cache.mu, and so do usable, begin,
+// reserve, drop, stop, rest and refuse.
 type index struct {
 	entries map[string]*entry // by id
 	idle    *list.List        // whole entries that nobody reads, the one used last first

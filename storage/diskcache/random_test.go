@@ -68,6 +68,11 @@ func TestRandom(t *testing.T) {
 	if got := b.Stats().Bytes; got != total {
 		t.Errorf("%d bytes are counted and %d there", got, total)
 	}
+	for _, e := range b.entries {
+		if e.file != nil {
+			t.Errorf("%s is left open", e.name)
+		}
+	}
 	b.wantLines("in all")
 }
 
