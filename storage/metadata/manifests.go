@@ -240,27 +240,29 @@ const manifestByDigest = `
 	JOIN manifest_bodies b ON b.manifest = m.id
 	WHERE r.name = $1`
 
-// TaggedManifest returns the manifest that a tag points to, and with withBody its bytes. It fails with ErrNotFound.
+// TaggedManifest returns the manifest that a tag points to, and with withBody its bytes, which belong to others too. It fails with
+// ErrNotFound.
 func (s *Store) TaggedManifest(ctx context.Context, repository, tag string, withBody bool) (Manifest, []byte, error) {
-	return s.manifest(ctx, manifestByTag, withBody, repository, tag)
+	return s.manifest(ctx, lookup{repository: repository, tag: tag, body: withBody}, manifestByTag, tag)
 }
 
-// Manifest returns a manifest of a repository, and with withBody its bytes. It fails with ErrNotFound.
+// Manifest returns a manifest of a repository, and with withBody its bytes, which belong to others too. It fails with ErrNotFound.
 func (s *Store) Manifest(ctx context.Context, repository string, d digest.Digest, withBody bool) (Manifest, []byte, error) {
-	return s.manifest(ctx, manifestByDigest, withBody, repository, sqlDigest(d))
+	return s.manifest(ctx, lookup{repository: repository, digest: sqlDigest(d), body: withBody}, manifestByDigest, sqlDigest(d))
 }
 
-func (s *Store) manifest(ctx context.Context, from string, withBody bool, args ...any) (m Manifest, body []byte, err error) {
-	var d sqlDigest
-	columns, dest := `SELECT m.digest, m.media_type, m.size`, []any{&d, &m.MediaType, &m.Size}
-	if withBody {
-		columns, dest = columns+`, b.body`, append(dest, &body)
-	}
-	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
-		return found(t.row(ctx, columns+from, args...).Scan(dest...))
+func (s *Store) manifest(ctx context.Context, q lookup, from string, reference any) (Manifest, []byte, error) {
+	found, err := s.db.lookup(ctx, q, func(ctx context.Context, t *tx) (a answer, err error) {
+		var d sqlDigest
+		columns, dest := `SELECT m.digest, m.media_type, m.size`, []any{&d, &a.manifest.MediaType, &a.manifest.Size}
+		if q.body {
+			columns, dest = columns+`, b.body`, append(dest, &a.body)
+		}
+		err = found(t.row(ctx, columns+from, q.repository, reference).Scan(dest...))
+		a.manifest.Digest = digest.Digest(d)
+		return a, err
 	})
-	m.Digest = digest.Digest(d)
-	return m, body, err
+	return found.manifest, found.body, err
 }
 
 // ConfigPlatform returns the platform that a blob of a repository names as an image's config; the zero Platform when it is

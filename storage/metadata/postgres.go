@@ -35,6 +35,7 @@ const (
 type postgresDB struct {
 	pool       *sql.DB
 	statements *statements
+	sharing    sharing
 }
 
 // openPostgres connects to the database of a DSN and brings its schema up to date. Of several that start at once one does, and the
@@ -83,6 +84,16 @@ func dialer() *net.Dialer {
 // view runs its statements one by one, on whatever connection is free.
 func (db *postgresDB) view(ctx context.Context, fn func(context.Context, *tx) error) error {
 	return db.repeat(ctx, func() error { return fn(ctx, &tx{db.statements.get}) })
+}
+
+func (db *postgresDB) lookup(ctx context.Context, q lookup, fn func(context.Context, *tx) (answer, error)) (answer, error) {
+	return db.sharing.ask(ctx, q, func(ctx context.Context) (found answer, err error) {
+		err = db.view(ctx, func(ctx context.Context, t *tx) error {
+			found, err = fn(ctx, t)
+			return err
+		})
+		return found, err
+	})
 }
 
 func (db *postgresDB) snapshot(ctx context.Context, fn func(context.Context, *tx) error) error {

@@ -23,6 +23,7 @@ type sqliteDB struct {
 	readers *sql.DB
 	reads   *statements
 	writer  *writer
+	memory  memory
 }
 
 func openSQLite(ctx context.Context, c Config) (_ *sqliteDB, err error) {
@@ -83,6 +84,16 @@ func (db *sqliteDB) view(ctx context.Context, fn func(context.Context, *tx) erro
 	return classify(fn(context.WithoutCancel(ctx), &tx{db.reads.get}))
 }
 
+func (db *sqliteDB) lookup(ctx context.Context, q lookup, fn func(context.Context, *tx) (answer, error)) (answer, error) {
+	return db.memory.recall(q, func() (found answer, err error) {
+		err = db.view(ctx, func(ctx context.Context, t *tx) error {
+			found, err = fn(ctx, t)
+			return err
+		})
+		return found, err
+	})
+}
+
 func (db *sqliteDB) snapshot(ctx context.Context, fn func(context.Context, *tx) error) error {
 	reading, err := db.readers.BeginTx(ctx, nil)
 	if err != nil {
@@ -93,7 +104,7 @@ func (db *sqliteDB) snapshot(ctx context.Context, fn func(context.Context, *tx) 
 }
 
 func (db *sqliteDB) update(ctx context.Context, d durability, fn func(context.Context, *tx) error) error {
-	return classify(db.writer.do(ctx, d, fn))
+	return db.memory.change(func() error { return classify(db.writer.do(ctx, d, fn)) })
 }
 
 func (db *sqliteDB) audits() []string {

@@ -88,6 +88,8 @@ type Store struct {
 type database interface {
 	// view runs fn, which only reads, outside of any transaction.
 	view(ctx context.Context, fn func(ctx context.Context, t *tx) error) error
+	// lookup returns what fn, a view, finds when it is called now, or would find.
+	lookup(ctx context.Context, q lookup, fn func(ctx context.Context, t *tx) (answer, error)) (answer, error)
 	// snapshot runs fn, which only reads, in a transaction: all that it reads is of one moment.
 	snapshot(ctx context.Context, fn func(ctx context.Context, t *tx) error) error
 	// update runs fn in a transaction and commits it, durably or as durably as d asks. fn may run more than once.
