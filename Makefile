@@ -109,6 +109,10 @@ bench: build $(PEER) ## Measure the registry against another one, over TLS
 bench-gate: build ## Measure what passwords, rules and tokens cost
 	go run ./conformance/load -gate dist/registry
 
+.PHONY: bench-s3
+bench-s3: build $(PEER) $(S3) ## Measure the registry on S3 against another one
+	go run ./conformance/load -s3 dist/registry -tools $(BIN)
+
 .PHONY: cover
 cover: ## Report how much the packages' own tests cover
 	mkdir -p .cache

@@ -56,7 +56,7 @@ func rules() map[string][]string {
 		"conformance/client":                {},
 		"conformance/server":                {},
 		"conformance/clients":               {"conformance/server", "storage/metadata/postgrestest"},
-		"conformance/load":                  {"conformance/client", "conformance/server"},
+		"conformance/load":                  {"conformance/client", "conformance/server", "storage/s3/s3test", "storage/metadata/postgrestest"},
 	}
 }
 

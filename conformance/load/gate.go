@@ -104,7 +104,7 @@ func (c gateCase) start(ctx context.Context, dir string, s settings) (*target, *
 	if err != nil {
 		return nil, nil, err
 	}
-	config, err := configure(dir)
+	config, err := configure(dir, fmt.Sprintf(filesystem, filepath.Join(dir, "data")))
 	if err != nil {
 		return nil, nil, err
 	}

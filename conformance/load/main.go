@@ -43,6 +43,9 @@ type settings struct {
 	only        *regexp.Regexp
 	start       []string
 	gate        string // a program
+	s3          string // a program
+	tools       string // a folder
+	rounds      int
 	running     target
 }
 
@@ -60,6 +63,9 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 		return nil
 	})
 	f.StringVar(&s.gate, "gate", "", "measure what passwords, rules and tokens cost this Berth, against itself without")
+	f.StringVar(&s.s3, "s3", "", "measure this Berth on S3, with SQLite and with PostgreSQL, against distribution and the gateway itself")
+	f.StringVar(&s.tools, "tools", ".cache/bin", "the folder with distribution and versitygw, for -s3")
+	f.IntVar(&s.rounds, "rounds", 5, "how often all take turns, for -s3")
 	f.StringVar(&s.running.url, "url", "", "measure a registry that runs already at this URL")
 	f.IntVar(&s.running.pid, "pid", 0, "the process id of that registry, if it runs here")
 	f.StringVar(&s.running.ca, "ca", "", "PEM file with that registry's certificate")
@@ -70,13 +76,16 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	s.large <<= 20
 	s.running.name, s.running.password = "registry", os.Getenv("LOAD_PASSWORD")
 	given := 0
-	for _, is := range []bool{len(s.start) > 0, s.running.url != "", s.gate != ""} {
+	for _, is := range []bool{len(s.start) > 0, s.running.url != "", s.gate != "", s.s3 != ""} {
 		if is {
 			given++
 		}
 	}
 	if given != 1 || f.NArg() > 0 {
-		return s, errors.New("say which registry to measure: one of -start, -url and -gate")
+		return s, errors.New("say which registry to measure: one of -start, -url, -gate and -s3")
+	}
+	if s.rounds < 1 {
+		return s, errors.New("-rounds: at least one")
 	}
 	var err error
 	s.only, err = regexp.Compile(*only)
@@ -88,8 +97,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if s.gate != "" {
+	switch {
+	case s.gate != "":
 		return measureGate(ctx, s, stdout, stderr)
+	case s.s3 != "":
+		return measureS3(ctx, s, stdout, stderr)
 	}
 	targets := []*target{&s.running}
 	if s.running.url == "" {

@@ -57,11 +57,13 @@ func (t *table) addMemory(targets []*target) error {
 	return nil
 }
 
-func rate(r row, result result) string {
+func rate(r row, result result) string { return formatRate(r, result.perSecond()) }
+
+func formatRate(r row, perSecond float64) string {
 	if r.bytes > 0 {
-		return fmt.Sprintf("%.0f MiB/s", result.perSecond()*float64(r.bytes)/(1<<20))
+		return fmt.Sprintf("%.0f MiB/s", perSecond*float64(r.bytes)/(1<<20))
 	}
-	return fmt.Sprintf("%.0f/s", result.perSecond())
+	return fmt.Sprintf("%.0f/s", perSecond)
 }
 
 func milliseconds(d time.Duration) string {

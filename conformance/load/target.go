@@ -19,6 +19,7 @@ type target struct {
 	user, password string
 	token          string // sent instead of the password, unless it is empty
 	pid            int    // 0 when the process is not known
+	bare           bool   // ask with as little as it takes
 }
 
 // client returns a client with a single connection of its own.
@@ -26,6 +27,9 @@ func (t *target) client(http2 bool) (*client.Client, error) {
 	transport, err := server.NewTransport(t.ca)
 	if err != nil {
 		return nil, err
+	}
+	if t.bare {
+		return &client.Client{URL: t.url, HTTP: &http.Client{Transport: &wire{tls: transport.TLSClientConfig}}}, nil
 	}
 	transport.MaxConnsPerHost = 1
 	transport.Protocols = new(http.Protocols)
@@ -76,7 +80,8 @@ func startOne(ctx context.Context, dir, spec string) (*target, *server.Server, e
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := configure(filepath.Join(dir, name))
+	dir = filepath.Join(dir, name)
+	c, err := configure(dir, fmt.Sprintf(filesystem, filepath.Join(dir, "data")))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,17 +98,20 @@ const configuration = `version: 0.1
 storage:
   delete:
     enabled: true
-  filesystem:
-    rootdirectory: %s
-http:
+%shttp:
   addr: %s
   tls:
     certificate: %s
     key: %s
 `
 
-// configure writes the configuration of a registry below dir.
-func configure(dir string) (server.Config, error) {
+const filesystem = `  filesystem:
+    rootdirectory: %s
+`
+
+// configure writes the configuration of a registry below dir, and makes its data directory. storage is the part of the
+// configuration about the backend.
+func configure(dir, storage string) (server.Config, error) {
 	root := filepath.Join(dir, "data")
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return server.Config{}, err
@@ -117,7 +125,7 @@ func configure(dir string) (server.Config, error) {
 		return server.Config{}, err
 	}
 	path := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(path, fmt.Appendf(nil, configuration, root, address, certificate, key), 0o600); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, configuration, storage, address, certificate, key), 0o600); err != nil {
 		return server.Config{}, err
 	}
 	return server.Config{Args: []string{"serve", path}, Dir: dir, URL: "https://" + address, CA: certificate}, nil

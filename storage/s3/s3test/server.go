@@ -58,17 +58,26 @@ func Start(tb testing.TB, name string) *Server {
 	case err != nil:
 		tb.Skip(err)
 	}
-	address, err := freeAddress()
+	s, err := Launch(tb.Context(), name, program, tb.TempDir())
 	if err != nil {
-		tb.Fatal(err)
-	}
-	s := &Server{URL: "http://" + address, name: name, program: program, directory: tb.TempDir(), address: address}
-	if err := s.Run(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(s.Kill)
 	return s
 }
+
+// Launch runs a server, one of those that have names, with its data in a directory, until Kill.
+func Launch(ctx context.Context, name, program, directory string) (*Server, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{URL: "http://" + address, name: name, program: program, directory: directory, address: address}
+	return s, s.Run(ctx)
+}
+
+// PID is the process id of the server, which runs.
+func (s *Server) PID() int { return s.process.Process.Pid }
 
 // find returns the path of a program that `make tools` built: in the folder BERTH_TOOLS, or else in .cache/bin of the module.
 func find(name string) (string, error) {
