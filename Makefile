@@ -93,6 +93,10 @@ clients-table: $(CLIENTS) $(BUILDERS) $(LARGE) ## Write docs/clients.md
 	CLIENTS_TABLE=$(CURDIR)/docs/clients.md BERTH_TOOLS=$(CURDIR)/$(BIN) \
 		go test -count=1 -run '^TestClients$$' ./conformance/clients
 
+.PHONY: scale
+scale: ## Test the metadata with a million manifests, in SQLite and in PostgreSQL
+	BERTH_SCALE=1000000 go test -v -count=1 -timeout 1h -run '^TestScale$$' ./storage/metadata
+
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (10s)
 	for package in $$(go list ./...); do \

@@ -40,8 +40,14 @@ func IsAudit(text string) bool {
 
 // Statements are the texts of the statements that the store prepared, as the database sees them.
 func Statements(s *Store) (texts []string) {
-	db := s.db.(*sqliteDB)
-	for _, prepared := range []*statements{db.reads, db.writer.statements} {
+	var all []*statements
+	switch db := s.db.(type) {
+	case *sqliteDB:
+		all = []*statements{db.reads, db.writer.statements}
+	case *postgresDB:
+		all = []*statements{db.statements}
+	}
+	for _, prepared := range all {
 		prepared.byText.Range(func(text, _ any) bool {
 			texts = append(texts, strings.Join(strings.Fields(prepared.words.Replace(text.(string))), " "))
 			return true
@@ -49,6 +55,13 @@ func Statements(s *Store) (texts []string) {
 	}
 	slices.Sort(texts)
 	return texts
+}
+
+// Forget forgets what the store remembers of lookups.
+func Forget(s *Store) {
+	if db, ok := s.db.(*sqliteDB); ok {
+		_ = db.memory.change(func() error { return nil })
+	}
 }
 
 // LimitLog has the write-ahead log copied when it has checkpoint bytes, and truncated when it has truncate bytes.
