@@ -2,7 +2,10 @@ package conformance
 
 import (
 	"bytes"
+	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"berth/conformance/client"
@@ -49,44 +52,86 @@ func TestS3Calls(t *testing.T) {
 	p, root := s3test.NewProxy(t, server), t.TempDir()
 	b := start(t, options{root: root, env: bucket(t, server, p, root)})
 	c := b.client()
-	calls := func(what string, want int, do func() error) {
-		t.Helper()
-		p.Calls()
-		if err := do(); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-		got, total := p.Calls(), 0
-		for _, n := range got {
-			total += n
-		}
-		if total != want {
-			t.Errorf("%s took %d calls, want %d: %v", what, total, want, got)
-		}
-	}
-	push := func(content client.Content) func() error {
-		return func() error {
-			location, err := c.StartUpload(t.Context(), "a")
-			if err == nil {
-				location, err = c.WriteChunk(t.Context(), location, 0, content.Reader(0), content.Size)
-			}
-			if err == nil {
-				err = c.FinishUpload(t.Context(), location, content.Digest(), bytes.NewReader(nil), 0)
-			}
-			return err
-		}
-	}
 	small, large := client.Content{Seed: 1, Size: 4 << 10}, client.Content{Seed: 2, Size: 16 << 20}
-	calls("push of 4 KiB", 1, push(small))
-	calls("push of 16 MiB in parts of 5", 4+2, push(large))
-	calls("push of what is there", 0, func() error { return c.MountBlob(t.Context(), "b", large.Digest(), "a") })
+	wantCalls(t, p, "push of 4 KiB", 1, push(t, c, small))
+	wantCalls(t, p, "push of 16 MiB in parts of 5", 4+2, push(t, c, large))
+	wantCalls(t, p, "push of what is there", 0, func() error { return c.MountBlob(t.Context(), "b", large.Digest(), "a") })
 	image := manifestOf(small.Digest(), small.Size)
-	calls("manifest push", 0, func() error {
+	wantCalls(t, p, "manifest push", 0, func() error {
 		return c.PushManifest(t.Context(), "a", "latest", "application/vnd.oci.image.manifest.v1+json", image)
 	})
-	calls("manifest pull", 0, func() error { _, err := c.Manifest(t.Context(), "a", "latest"); return err })
-	calls("blob pull, from the bucket", 1, func() error { return verifyBlob(t.Context(), c, name{"a", large.Digest().String()}, large) })
+	wantCalls(t, p, "manifest pull", 0, func() error { _, err := c.Manifest(t.Context(), "a", "latest"); return err })
+	wantCalls(t, p, "blob pull, from the bucket", 1, func() error { return verifyBlob(t.Context(), c, name{"a", large.Digest().String()}, large) })
+	var location string
+	wantCalls(t, p, "blob pull, up to the redirect", 0, func() (err error) { location, err = redirect(t, b.client(), large.Digest()); return err })
+	wantCalls(t, p, "blob pull, from there on", 1, func() error {
+		resp, err := (&client.Client{URL: location, HTTP: http.DefaultClient}).Do(t.Context(), client.Request{Method: http.MethodGet, Target: location}, http.StatusOK)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		return large.Check(resp.Body)
+	})
 	b.stop()
 	b.fsck("--rehash")
+}
+
+// TestS3CallsOfLargeBlob counts what a registry asks of S3 for a blob of many parts, of the size that they have unless the
+// configuration says otherwise.
+func TestS3CallsOfLargeBlob(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t, s3test.Versity)
+	p, root := s3test.NewProxy(t, server), t.TempDir()
+	b := start(t, options{root: root, env: wholeParts(bucket(t, server, p, root))})
+	const parts = 16
+	wantCalls(t, p, "push of 256 MiB in parts of 16", parts+2, push(t, b.client(), client.Content{Seed: 3, Size: parts * 16 << 20}))
+	b.stop()
+	b.fsck()
+}
+
+// wholeParts leaves the size of parts to the registry.
+func wholeParts(env []string) []string {
+	return slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, "REGISTRY_STORAGE_S3_CHUNKSIZE=") })
+}
+
+// wantCalls does something and counts the calls that pass the proxy meanwhile.
+func wantCalls(t *testing.T, p *s3test.Proxy, what string, want int, do func() error) {
+	t.Helper()
+	p.Calls()
+	if err := do(); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	got, total := p.Calls(), 0
+	for _, n := range got {
+		total += n
+	}
+	if total != want {
+		t.Errorf("%s took %d calls, want %d: %v", what, total, want, got)
+	}
+}
+
+// push returns a push in three requests.
+func push(t *testing.T, c *client.Client, content client.Content) func() error {
+	return func() error {
+		location, err := c.StartUpload(t.Context(), "a")
+		if err == nil {
+			location, err = c.WriteChunk(t.Context(), location, 0, content.Reader(0), content.Size)
+		}
+		if err == nil {
+			err = c.FinishUpload(t.Context(), location, content.Digest(), bytes.NewReader(nil), 0)
+		}
+		return err
+	}
+}
+
+// redirect asks for a blob and returns where the registry says that it is.
+func redirect(t *testing.T, c *client.Client, d digest.Digest) (string, error) {
+	c.HTTP.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	resp, err := c.Do(t.Context(), client.Request{Method: http.MethodGet, Target: "/v2/a/blobs/" + d.String()}, http.StatusTemporaryRedirect)
+	if err != nil {
+		return "", err
+	}
+	return resp.Header.Get("Location"), resp.Body.Close()
 }
 
 // manifestOf is an image of one blob, which is its config.

@@ -30,7 +30,7 @@ const (
 
 // postgresDB is a PostgreSQL database that any number of processes share.
 //
-// Each update is a serializable transaction: that it is right beside others needs no more thought than with the one writer of
+// Each update but those apart is a serializable transaction: that it is right beside others needs no more thought than with the one writer of
 // SQLite. One that met another is rolled back by the database and run again here.
 type postgresDB struct {
 	pool       *sql.DB
@@ -104,15 +104,21 @@ func (db *postgresDB) snapshot(ctx context.Context, fn func(context.Context, *tx
 
 // update makes no difference between durable and relaxed: an asynchronous commit would not survive a crash of the server, which is
 // not one of ours, and with it a key could be lost that is in use.
-func (db *postgresDB) update(ctx context.Context, _ durability, fn func(context.Context, *tx) error) error {
+func (db *postgresDB) update(ctx context.Context, d durability, fn func(context.Context, *tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	// Once it began its outcome is awaited, as with SQLite: the client may go away, what it did should not hang.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*statementTimeout)
 	defer cancel()
+	level := sql.LevelSerializable
+	if d == apart {
+		// Serializable transactions that touch neighbours in an index meet each other there, and pushes would spend their time with
+		// repetitions.
+		level = sql.LevelRepeatableRead
+	}
 	return db.repeat(ctx, func() error {
-		return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelSerializable}, fn)
+		return db.transact(ctx, &sql.TxOptions{Isolation: level}, fn)
 	})
 }
 

@@ -109,6 +109,9 @@ const (
 	durable durability = iota
 	// relaxed commits survive the end of the process. A power loss may take them, newest first.
 	relaxed
+	// apart is relaxed, for transactions that need no others to be kept from what they read: they write the rows of one upload, and
+	// what these reference is held by foreign keys.
+	apart
 )
 
 // Open opens the database that c names, made if missing when it is SQLite's, and brings its schema up to date. An SQLite database

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -48,7 +49,7 @@ func (s *Store) StartUpload(ctx context.Context, id, repository string, algorith
 	if err := s.openKeys(ctx); err != nil {
 		return u, err
 	}
-	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+	err = s.db.update(ctx, apart, func(ctx context.Context, t *tx) error {
 		u = Upload{ID: id, Repository: repository, Algorithm: algorithm, Epoch: 1}
 		repositoryID, err := makeRepository(ctx, t, repository)
 		if err != nil {
@@ -98,7 +99,18 @@ func (s *Store) ClaimUpload(ctx context.Context, repository, id string, declared
 	if err := s.openKeys(ctx); err != nil {
 		return u, err
 	}
-	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+	u, err = s.claim(ctx, apart, repository, id, declared)
+	if err == errUnpins {
+		u, err = s.claim(ctx, relaxed, repository, id, declared)
+	}
+	return u, err
+}
+
+// errUnpins says that a transaction apart is not enough: whether a blob is used by anybody is for one that is kept from others.
+var errUnpins = errors.New("the claim lets go of a blob")
+
+func (s *Store) claim(ctx context.Context, d durability, repository, id string, declared digest.Digest) (u Upload, err error) {
+	err = s.db.update(ctx, d, func(ctx context.Context, t *tx) error {
 		if u, err = getUpload(ctx, t, repository, id); err != nil || u.Committed != "" {
 			return err
 		}
@@ -121,8 +133,11 @@ func (s *Store) ClaimUpload(ctx context.Context, repository, id string, declared
 		_, err = t.exec(ctx, `
 			UPDATE uploads SET epoch = $2, key = $3, pinned_digest = $4, expires_at = {now} + $5, spare = $6 WHERE id = $1`,
 			id, u.Epoch, nullable(u.Key), sqlDigest(u.Pinned), s.config.UploadExpiry.Milliseconds(), nullable(u.Spare))
-		if err != nil || pinned == "" || pinned == u.Pinned {
+		switch {
+		case err != nil || pinned == "" || pinned == u.Pinned:
 			return err
+		case d == apart:
+			return errUnpins
 		}
 		return s.dropUnused(ctx, t, pinned)
 	})
@@ -157,7 +172,7 @@ func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 	if err != nil {
 		return err
 	}
-	return s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+	return s.db.update(ctx, apart, func(ctx context.Context, t *tx) error {
 		n, err := t.exec(ctx, `
 			UPDATE uploads SET size = $3, state = $4, hash_state = $5, config = $6, expires_at = {now} + $7, key = $8, spare = $9
 			WHERE id = $1 AND epoch = $2 AND committed IS NULL`,
@@ -255,7 +270,7 @@ func (s *Store) CancelUpload(ctx context.Context, repository, id string) error {
 // RenewUpload begins the time of a claimed session anew, for chunks that take long. It fails with ErrSuperseded when the
 // claim is not the newest any more.
 func (s *Store) RenewUpload(ctx context.Context, u Upload) error {
-	return s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+	return s.db.update(ctx, apart, func(ctx context.Context, t *tx) error {
 		n, err := t.exec(ctx, `UPDATE uploads SET expires_at = {now} + $3 WHERE id = $1 AND epoch = $2 AND committed IS NULL`,
 			u.ID, u.Epoch, s.config.UploadExpiry.Milliseconds())
 		if err == nil && n == 0 {

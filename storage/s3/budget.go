@@ -3,25 +3,33 @@ package s3
 import (
 	"cmp"
 	"context"
+	"runtime"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	// slabSize is how memory is accounted: what arrives takes a slab at a time, so that a part which fills slowly holds little.
 	slabSize = 64 << 10
-	// idleSlabs stay for the next uploads when nobody uploads.
+	// idleSlabs stay in memory for the next uploads when nobody uploads.
 	idleSlabs = 64
 )
 
 // budget shares a number of slabs between all writers of a store, without ever letting them block each other for good. It is the
 // banker's algorithm for one resource: a slab is granted only when afterwards there still is an order in which every writer can
 // fill its part, each with what is free and what those before it gave back. Its methods may be called at the same time.
+//
+// The slabs are outside of the heap: the garbage collector lets garbage grow in proportion to what is in there, and the process would
+// hold twice the budget.
 type budget struct {
 	mu      sync.Mutex
 	total   int
-	largest int // slabs of the largest part
-	used    int // slabs that are held by accounts or being sent
+	largest int    // slabs of the largest part
+	used    int    // slabs that are held by accounts or being sent
+	memory  []byte // of all slabs; the system gives it page by page when it is written to
+	made    int    // slabs of memory, its first ones, that are used or free
 	free    [][]byte
 	holders map[*account]struct{} // accounts that hold slabs
 	waiting []*request            // in the order of their arrival
@@ -41,7 +49,16 @@ type request struct {
 
 // newBudget returns a budget of so many bytes for parts of at most largest bytes, which has to be less.
 func newBudget(bytes, largest int64) *budget {
-	return &budget{total: int(bytes / slabSize), largest: slabs(largest), holders: map[*account]struct{}{}}
+	b := &budget{total: int(bytes / slabSize), largest: slabs(largest), holders: map[*account]struct{}{}}
+	memory, err := unix.Mmap(-1, 0, b.total*slabSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err != nil {
+		memory = make([]byte, b.total*slabSize) // which costs more, but works
+	} else {
+		// Everyone with a slab has the budget too. A connection that is given up may read from one after it was given back.
+		runtime.AddCleanup(b, func(memory []byte) { _ = unix.Munmap(memory) }, memory)
+	}
+	b.memory = memory
+	return b
 }
 
 // slabs is how many of them n bytes take.
@@ -145,7 +162,9 @@ func (b *budget) grant(a *account) []byte {
 		b.free = b.free[:n-1]
 		return slab
 	}
-	return make([]byte, slabSize)
+	at := b.made * slabSize
+	b.made++
+	return b.memory[at : at+slabSize : at+slabSize]
 }
 
 func (b *budget) drop(a *account, n int) {
@@ -156,8 +175,9 @@ func (b *budget) drop(a *account, n int) {
 
 func (b *budget) put(slab []byte) {
 	b.free = append(b.free, slab)
-	if b.used--; b.used == 0 && len(b.free) > idleSlabs {
-		b.free = slices.Clone(b.free[:idleSlabs])
+	if b.used--; b.used == 0 && b.made > idleSlabs {
+		_ = unix.Madvise(b.memory[idleSlabs*slabSize:b.made*slabSize], unix.MADV_DONTNEED) // else it stays
+		b.made, b.free = 0, nil
 	}
 }
 

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -112,7 +113,13 @@ func TestBudgetIdle(t *testing.T) {
 		t.Fatalf("%d, %v", got, err)
 	}
 	buffer.detach().free()
-	if len(b.free) != idleSlabs {
-		t.Errorf("%d slabs are kept", len(b.free))
+	if kept := b.memory[:idleSlabs*slabSize]; bytes.Count(kept, []byte{0}) == len(kept) {
+		t.Error("what the next uploads will need is given back")
+	}
+	if rest := b.memory[idleSlabs*slabSize : n*slabSize]; bytes.Count(rest, []byte{0}) != len(rest) {
+		t.Error("memory is kept")
+	}
+	if slab := b.grant(&buffer.account); &slab[0] != &b.memory[0] {
+		t.Error("what was kept is not used first")
 	}
 }
