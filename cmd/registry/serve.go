@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,10 @@ const (
 	idleTimeout   = 3 * time.Minute
 	// maxHeader is what a request's head may have: more than any client's token, and little enough for many at once.
 	maxHeader = 64 << 10 // bytes
+	// maxFrame is what a frame of HTTP/2 may have. Each connection holds one, and Go's default is a megabyte.
+	maxFrame = 64 << 10 // bytes
+	// maxWindow is what a client may send ahead over HTTP/2 while its upload waits, for memory or the disk.
+	maxWindow = 512 << 10 // bytes
 	// cutOffTimeout is how long requests have to notice that their connection is gone.
 	cutOffTimeout = 10 * time.Second
 )
@@ -78,6 +83,9 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 // serve runs the registry until ctx ends, and then drains it. The reloader follows the configuration meanwhile.
 func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) (err error) {
 	log := reload.log
+	if _, chosen := os.LookupEnv("GOGC"); c.Storage.Driver == "s3" && !chosen {
+		debug.SetGCPercent(50) // storage.s3.memory is what uploads may hold: garbage is not to double what they need beside it
+	}
 	stores, err := openStores(ctx, c, s.environ, lockWait, log)
 	if err != nil {
 		return err
@@ -234,6 +242,7 @@ func newServer(handler http.Handler, c *config.Config, log *slog.Logger) *http.S
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		HTTP2:             &http.HTTP2Config{MaxReadFrameSize: maxFrame, MaxReceiveBufferPerConnection: maxWindow, MaxReceiveBufferPerStream: maxWindow},
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
 	if c.HTTP.H2C.Enabled {
