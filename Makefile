@@ -76,7 +76,7 @@ $(PLATFORMS:%=cross/%): cross/%:
 unit: $(S3) ## Test the packages with the race detector, the seeds of the fuzz tests included
 	if [ -n "$${CI:-}" ] || tools/has-c.sh; then race=-race; export CGO_ENABLED=1; \
 	else race=; echo "without the race detector: there is no C compiler"; fi; \
-	go test $$race $$(go list ./... | grep -Ev '^berth/conformance(/clients)?$$')
+	go test -timeout 20m $$race $$(go list ./... | grep -Ev '^berth/conformance(/clients)?$$')
 
 .PHONY: conformance
 conformance: $(CLIENTS) $(PEER) $(BUILDERS) $(LARGE) $(COMPOSE) $(S3) ## Test the program from outside: official suite, clients, kill -9, full disks

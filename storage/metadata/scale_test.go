@@ -50,7 +50,6 @@ type scaleDialect struct {
 	numbers string // a table of the numbers from 1 to %d, as i
 	digest  string // of the number that %[1]s stands for
 	body    string // of a manifest
-	text    string
 	checked [2]string // to check foreign keys, and not to
 	settled []string  // what the database does by itself in time
 }
