@@ -6,7 +6,7 @@ import "testing"
 // each and pulls.
 func TestImage(t *testing.T) {
 	t.Parallel()
-	need(t, "dockerd", "docker", "runc", "iptables", "busybox", "nginx", "openssl", "qemu-arm-static", "xargs")
+	need(t, "dockerd", "docker", "runc", "iptables", "busybox", "haproxy", "nginx", "openssl", "qemu-arm-static", "setpriv", "xargs")
 	amd64, arm := images(t)
 	buildImages(t, amd64, arm)
 	dockerHost, node := network(t)
@@ -41,6 +41,7 @@ func TestImage(t *testing.T) {
 	dockerHost.env = append(dockerHost.env, "DOCKER_CONFIG=/run/docker")
 	dockerHost.do("mkdir -p /run/docker/cli-plugins && ln -s " + composePlugin + " /run/docker/cli-plugins/docker-compose")
 	on("compose", compose().deploy)
+	on("compose with two servers", composeHA)
 	on("guide from registry:2", moveFromRegistry2)
 	on("swarm", stack().deploy)
 }
