@@ -47,9 +47,9 @@ type scale struct {
 
 // scaleDialect is how to make rows up.
 type scaleDialect struct {
-	numbers string // a table of the numbers from 1 to %d, as i
-	digest  string // of the number that %[1]s stands for
-	body    string // of a manifest
+	numbers string    // a table of the numbers from 1 to %d, as i
+	digest  string    // of the number that %[1]s stands for
+	body    string    // of a manifest
 	checked [2]string // to check foreign keys, and not to
 	settled []string  // what the database does by itself in time
 }
