@@ -106,6 +106,9 @@ func validHeader(name string) bool {
 
 // checkTimes reports zeros that would make a loop spin, or lose pushes and running downloads.
 func (l *loader) checkTimes(c *Config) {
+	if c.GC.Rate < 1 {
+		l.failAt("gc.rate", "is %d: it is at least 1 in a second", c.GC.Rate)
+	}
 	purging := c.Storage.Maintenance.UploadPurging
 	for _, t := range []struct {
 		key   string

@@ -428,6 +428,8 @@ type Audit struct {
 type GC struct {
 	// Interval is the longest time between two rounds of the collector.
 	Interval time.Duration `yaml:"interval"`
+	// Rate is how many blobs in repositories are reviewed in a second.
+	Rate int `yaml:"rate"`
 	// Lease is how long content that nothing references stays after it was pushed or asked for.
 	Lease time.Duration `yaml:"lease"`
 	// Grace is how long bytes stay after the last row that named them is gone.
@@ -530,7 +532,7 @@ func defaults() *Config {
 		},
 		Metadata:   Metadata{SQLite: SQLite{Backup: Backup{Interval: notSet, Keep: 7}}},
 		Auth:       Auth{HTPasswd: HTPasswd{Realm: "Registry"}, Tokens: Tokens{Lifetime: 5 * time.Minute}},
-		GC:         GC{Interval: time.Minute, Lease: day, Grace: day},
+		GC:         GC{Interval: time.Minute, Rate: 1000, Lease: day, Grace: day},
 		Validation: Validation{Manifests: ManifestsValidation{Indexes: Indexes{Platforms: "all"}}},
 		Catalog:    Catalog{MaxEntries: 1000},
 	}

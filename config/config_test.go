@@ -178,7 +178,7 @@ storage:
   maintenance: {uploadpurging: {enabled: false, age: 2h, interval: 1h, dryrun: true}, readonly: {enabled: true}}
 metadata: {sqlite: {path: facts.db}}
 auth: {htpasswd: {realm: Here, path: users}}
-gc: {interval: 5m, lease: 1h, grace: 1s}
+gc: {interval: 5m, rate: 50, lease: 1h, grace: 1s}
 validation:
   disabled: true
   manifests:
@@ -206,7 +206,7 @@ catalog: {maxentries: 7}
 		"read-only": {c.Storage.Maintenance.ReadOnly.Enabled, true},
 		"sqlite":    {c.Metadata.SQLite.Path, "facts.db"},
 		"auth":      {c.Auth.Method + c.Auth.HTPasswd.Path + c.Auth.HTPasswd.Realm, "htpasswdusersHere"},
-		"gc":        {c.GC, GC{5 * time.Minute, time.Hour, time.Second}},
+		"gc":        {c.GC, GC{5 * time.Minute, 50, time.Hour, time.Second}},
 		"urls":      {fmt.Sprint(c.Validation.Manifests.URLs), "{[^https://a/] [b]}"},
 		"platforms": {c.Validation.Manifests.Indexes.Platforms, "list"},
 		"platform":  {c.Validation.Manifests.Indexes.PlatformList[0], Platform{"linux", "arm64"}},

@@ -39,6 +39,7 @@ func TestProblems(t *testing.T) {
 		"duration, no unit":   {"http: {draintimeout: 60}", `2: http.draintimeout: must be a duration with its unit, such as 90s, 45m or 24h, not "60"`},
 		"negative duration":   {"gc: {grace: -1h}", `2: gc.grace: must be a duration with its unit, such as 90s, 45m or 24h, not "-1h"`},
 		"zero lease":          {"gc: {lease: 0s}", "2: gc.lease: must be more than zero, such as 24h"},
+		"zero rate":           {"gc: {rate: 0}", "2: gc.rate: is 0: it is at least 1 in a second"},
 		"bad size":            {"storage: {filesystem: {minfree: -1}}", `2: storage.filesystem.minfree: must be a size such as 256MiB or 1GB, not "-1"`},
 		"bad level":           {"log: {level: loud}", `2: log.level: must be one of debug, info, warn, error, not "loud"`},
 		"bad mode":            {"http: {tls: {mode: on}}", `2: http.tls.mode: must be one of auto, files, acme, off, not "on"`},

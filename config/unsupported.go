@@ -29,7 +29,6 @@ func unsupported() []row {
 	const remove = "remove it"
 	return []row{
 		// Berth's own keys.
-		{key: "gc.rate"},
 		{key: "immutability", refused: true, note: remove},
 		{key: "policy.repository", below: "classes", refused: true, note: remove},
 		{key: "quota", refused: true, note: remove},

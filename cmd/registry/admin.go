@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"berth/registry/fsck"
+	"berth/registry/gc"
 )
 
 // adminSocket is the file in the data directory through which commands act on a running server. Whoever may open it may
@@ -56,7 +57,7 @@ func listenAdmin(directory string) (l net.Listener, err error) {
 }
 
 // adminHandler is the API on the socket.
-func adminHandler(s *stores, l *reloader, k keeper) http.Handler {
+func adminHandler(s *stores, l *reloader, reaper *gc.Reaper, k keeper) http.Handler {
 	log, mux := l.log, http.NewServeMux()
 	localSteward{s, l.audit.Logger.With("by", "admin socket"), l.login.gate, l.used.Auth.Method}.serve(mux, log)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
@@ -66,6 +67,7 @@ func adminHandler(s *stores, l *reloader, k keeper) http.Handler {
 		}
 	})
 	k.serve(mux)
+	localCollector{s.facts, reaper}.serve(mux)
 	mux.HandleFunc("POST /fsck", func(w http.ResponseWriter, r *http.Request) {
 		streamFsck(w, r, s)
 	})

@@ -123,13 +123,13 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	s.greet(c, entrance, stores.directory, reload.login)
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
 	stores.countCache(set)
-	keeper := newKeeper(c, stores, log)
+	keeper, reaper := newKeeper(c, stores, log), newReaper(c, stores, log)
 	handler := front(entrance, &health{ping: stores.facts.Ping, stopped: ctx.Done(), log: log}, apiHandler(c, stores, reload, set))
 	services := append([]*service{
 		{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
-		{server: &http.Server{Handler: adminHandler(stores, reload, keeper), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second},
+		{server: &http.Server{Handler: adminHandler(stores, reload, reaper, keeper), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second},
 	}, debug...)
-	return runServers(ctx, log, reload.tasks(append(keeper.tasks(), newReaper(c, stores, log).Run, entrance.source.Run, reload.manager.stopping)...), services...)
+	return runServers(ctx, log, reload.tasks(append(keeper.tasks(), reaper.Run, entrance.source.Run, reload.manager.stopping)...), services...)
 }
 
 // inTheClear reports whether other machines send what they send without TLS.
@@ -314,6 +314,7 @@ func newReaper(c *config.Config, s *stores, log *slog.Logger) *gc.Reaper {
 		Metadata:    s.facts,
 		Blobs:       s.served(),
 		Interval:    c.GC.Interval,
+		Rate:        c.GC.Rate,
 		KeepUploads: !purging.Enabled || purging.DryRun,
 		Log:         log,
 	})

@@ -1,8 +1,10 @@
-// Package gc frees what nobody needs: uploads whose time is over, and bytes that are on the dead list.
+// Package gc frees what nobody needs, while the registry serves: uploads whose time is over, blobs that no manifest references
+// and nobody has leased, and bytes that are on the dead list.
 //
 // Bytes are deleted only after the transaction that declared them dead, and deleting them again does no harm, so that a
 // crash at any moment leaves nothing but work to repeat. An error ends a round; what was not reached waits for the next.
-// Nothing is freed while the clock can't be trusted. The package does not look for unreferenced blobs.
+// Nothing is freed while the clock can't be trusted. Manifests without a tag stay, unless DeleteUntagged is asked for: who runs an
+// image may know it by its digest alone.
 package gc
 
 import (
@@ -10,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"berth/storage"
@@ -31,20 +34,60 @@ type Config struct {
 	Blobs    storage.Blobs
 	// Interval is the time between rounds. One minute by default.
 	Interval time.Duration
+	// Rate is how many links of blobs are reviewed in a second, so that pushes and pulls don't wait. 1000 by default.
+	Rate int
 	// KeepUploads never ends an upload that is not finished, however old.
 	KeepUploads bool
 	// Log may be nil.
 	Log *slog.Logger
 }
 
-// Reaper ends uploads whose time is over and deletes dead bytes. Make it with New.
+// DeleteUntagged removes the manifests that metadata.Store.DeleteUntagged does, all of them, and calls each for every one. Dry removes
+// none. What they referenced is for the next round.
+func (r *Reaper) DeleteUntagged(ctx context.Context, dry bool, each func(metadata.UntaggedManifest)) error {
+	var last metadata.UntaggedManifest
+	for {
+		some, err := r.facts.DeleteUntagged(ctx, dry, last, batch)
+		if err != nil {
+			return fmt.Errorf("delete untagged manifests: %w", err)
+		}
+		for _, m := range some {
+			each(m)
+			last = m
+		}
+		// What is gone may have been the last parent or subject of another one, which came before it.
+		if len(some) == 0 {
+			if dry || last == (metadata.UntaggedManifest{}) {
+				return nil
+			}
+			last = metadata.UntaggedManifest{}
+		}
+	}
+}
+
+// Reaper ends uploads whose time is over, collects blobs, and deletes dead bytes. Make it with New. Its methods may be called at the
+// same time; rounds wait for each other.
 type Reaper struct {
 	facts    *metadata.Store
 	blobs    storage.Blobs
 	interval time.Duration
+	rate     int
 	keep     bool
 	log      *slog.Logger
-	clock    clock
+
+	round  sync.Mutex // held during one
+	clock  clock
+	mu     sync.Mutex
+	status Status
+}
+
+// Status is what a Reaper did since it was made.
+type Status struct {
+	// Total is what all rounds did, and Bytes of it is what was collected and is deleted after the grace.
+	Total Report
+	// Last is when a round ended, and Error why that one failed.
+	Last  time.Time
+	Error string
 }
 
 // New returns a Reaper, which does nothing until it is asked.
@@ -55,7 +98,10 @@ func New(c Config) *Reaper {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Reaper{facts: c.Metadata, blobs: c.Blobs, interval: c.Interval, keep: c.KeepUploads, log: c.Log}
+	if c.Rate <= 0 {
+		c.Rate = 1000
+	}
+	return &Reaper{facts: c.Metadata, blobs: c.Blobs, interval: c.Interval, rate: c.Rate, keep: c.KeepUploads, log: c.Log}
 }
 
 // Run recovers from an unclean stop and then works a round at every interval until ctx ends.
@@ -79,15 +125,46 @@ func (r *Reaper) Run(ctx context.Context) {
 
 // Report says what a round did.
 type Report struct {
-	Uploads int // ended
-	Keys    int // deleted
+	Uploads   int                // ended
+	Collected metadata.Collected // links and blobs
+	Keys      int                // whose bytes were deleted
 }
 
-// Round ends the uploads whose time is over and deletes the bytes whose time has come. It does nothing while the clock
-// can't be trusted.
+func (r *Report) add(more Report) {
+	r.Uploads += more.Uploads
+	r.Collected.Add(more.Collected)
+	r.Keys += more.Keys
+}
+
+// Round ends the uploads whose time is over, collects the blobs that nothing needs, and deletes the bytes whose time has come. It does
+// nothing while the clock can't be trusted, or collecting is paused.
 func (r *Reaper) Round(ctx context.Context) (done Report, err error) {
+	r.round.Lock()
+	defer r.round.Unlock()
+	done, err = r.work(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status.Total.add(done)
+	r.status.Last, r.status.Error = time.Now(), ""
+	if err != nil {
+		r.status.Error = err.Error()
+	}
+	return done, err
+}
+
+// Status returns what was done so far.
+func (r *Reaper) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status
+}
+
+func (r *Reaper) work(ctx context.Context) (done Report, err error) {
 	if err := r.facts.KeepAlive(ctx); err != nil {
 		return done, fmt.Errorf("say that this server runs: %w", err)
+	}
+	if paused, err := r.facts.Paused(ctx); err != nil || paused {
+		return done, err
 	}
 	now, noted, err := r.facts.Clock(ctx)
 	if err != nil {
@@ -102,6 +179,9 @@ func (r *Reaper) Round(ctx context.Context) (done Report, err error) {
 			return done, fmt.Errorf("end uploads: %w", err)
 		}
 	}
+	if done.Collected, err = r.collect(ctx); err != nil {
+		return done, err
+	}
 	for more := true; more; {
 		var n int
 		n, more, err = r.reap(ctx, now)
@@ -109,6 +189,30 @@ func (r *Reaper) Round(ctx context.Context) (done Report, err error) {
 		if err != nil {
 			return done, err
 		}
+	}
+	return done, nil
+}
+
+// collect reviews all links of which it is time, no faster than at the rate.
+func (r *Reaper) collect(ctx context.Context) (done metadata.Collected, err error) {
+	for began := time.Now(); ; {
+		some, err := r.facts.Collect(ctx, batch)
+		if err != nil {
+			return done, fmt.Errorf("collect blobs: %w", err)
+		}
+		done.Add(some)
+		if some.Reviewed < batch {
+			break
+		}
+		wait := time.Duration(done.Reviewed)*time.Second/time.Duration(r.rate) - time.Since(began)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return done, ctx.Err()
+		}
+	}
+	if done.Links > 0 {
+		r.log.Info("collected", "links", done.Links, "blobs", done.Blobs, "bytes", done.Bytes)
 	}
 	return done, nil
 }

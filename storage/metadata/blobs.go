@@ -134,7 +134,8 @@ func (s *Store) DeleteBlob(ctx context.Context, repository string, d digest.Dige
 		if len(users) > 0 {
 			return &InUseError{By: digests(users)}
 		}
-		return s.unlink(ctx, t, id, d)
+		_, _, err = s.unlink(ctx, t, id, d)
+		return err
 	})
 }
 
@@ -165,40 +166,46 @@ func queueReview(ctx context.Context, t *tx, repository int64, d digest.Digest, 
 	return err
 }
 
-// unlink removes a link, with the blob when this was its last one. It fails with ErrNotFound.
-func (s *Store) unlink(ctx context.Context, t *tx, repository int64, d digest.Digest) error {
+// unlink removes a link, with the blob of so many bytes when this was its last one. It fails with ErrNotFound.
+func (s *Store) unlink(ctx context.Context, t *tx, repository int64, d digest.Digest) (size int64, dropped bool, err error) {
 	n, err := t.exec(ctx, `DELETE FROM repository_blobs WHERE repository = $1 AND digest = $2`, repository, sqlDigest(d))
 	if err != nil {
-		return err
+		return 0, false, err
 	}
 	if n == 0 {
-		return ErrNotFound
+		return 0, false, ErrNotFound
 	}
 	_, err = t.exec(ctx, `DELETE FROM gc_queue WHERE repository = $1 AND digest = $2`, repository, sqlDigest(d))
 	if err != nil {
-		return err
+		return 0, false, err
 	}
-	return s.dropUnused(ctx, t, d)
+	return s.drop(ctx, t, d)
 }
 
 // dropUnused removes a blob that no repository has and no upload pins. Its key dies after the grace.
 func (s *Store) dropUnused(ctx context.Context, t *tx, d digest.Digest) error {
+	_, _, err := s.drop(ctx, t, d)
+	return err
+}
+
+// drop is dropUnused, and says whether it removed the blob, and how many bytes that has.
+func (s *Store) drop(ctx context.Context, t *tx, d digest.Digest) (size int64, dropped bool, err error) {
 	var key string
 	var stored int64
-	err := t.row(ctx, `
+	err = t.row(ctx, `
 		DELETE FROM blobs WHERE digest = $1
 		  AND NOT EXISTS (SELECT 1 FROM repository_blobs WHERE digest = $1)
 		  AND NOT EXISTS (SELECT 1 FROM uploads WHERE pinned_digest = $1)
-		RETURNING key, stored_at`, sqlDigest(d)).Scan(&key, &stored)
+		RETURNING key, stored_at, size`, sqlDigest(d)).Scan(&key, &stored, &size)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil
+		return 0, false, nil
 	}
 	if err != nil {
-		return err
+		return 0, false, err
 	}
 	_, err = t.exec(ctx, `INSERT INTO dead_keys (key, delete_after, died_at, stored_at) VALUES ($1, {now} + $2, {now}, $3)`,
 		key, s.config.Grace.Milliseconds(), stored)
-	return err
+	return size, true, err
 }
 
 func digests(stored []sqlDigest) []digest.Digest {

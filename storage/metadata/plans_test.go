@@ -65,6 +65,7 @@ func usedStatements(t *testing.T, path string) []string {
 		"tags of manifest":  func() error { _, err := s.ManifestTags(ctx, "manifests-0", d, 1); return err },
 		"children":          func() error { _, err := s.Children(ctx, "manifests-0", d); return err },
 		"dead keys":         func() error { _, err := s.ClaimDeadKeys(ctx, 1); return err },
+		"collect":           func() error { _, err := s.Collect(ctx, 1); return err },
 		"blobs":             func() error { _, err := s.Blobs(ctx, "", 1); return err },
 		"manifests":         func() error { _, err := s.Manifests(ctx, 0, 1); return err },
 		"written uploads":   func() error { _, err := s.WrittenUploads(ctx); return err },

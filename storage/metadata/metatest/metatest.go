@@ -39,6 +39,7 @@ func Run(t *testing.T, open Open) {
 		{"Uploads", uploadTests()},
 		{"Blobs", blobTests()},
 		{"Manifests", manifestTests()},
+		{"Collect", collectTests()},
 		{"Lists", listTests()},
 		{"Keys", keyTests()},
 		{"Facts", factTests()},

@@ -19,6 +19,7 @@ type place struct {
 type model struct {
 	repositories map[string]bool
 	links        map[place]bool
+	leased       map[place]bool           // of them
 	blobs        map[digest.Digest]string // key
 	uploads      map[string]metadata.Upload
 	manifests    map[place]metadata.NewManifest
@@ -31,6 +32,7 @@ func newModel() *model {
 	return &model{
 		repositories: make(map[string]bool),
 		links:        make(map[place]bool),
+		leased:       make(map[place]bool),
 		blobs:        make(map[digest.Digest]string),
 		uploads:      make(map[string]metadata.Upload),
 		manifests:    make(map[place]metadata.NewManifest),
@@ -63,7 +65,7 @@ func (m *model) held(d digest.Digest) digest.Digest {
 
 func (m *model) link(repository string, d digest.Digest) {
 	m.repositories[repository] = true
-	m.links[place{repository, d}] = true
+	m.links[place{repository, d}], m.leased[place{repository, d}] = true, true
 }
 
 // dropUnused removes a blob that is linked nowhere and pinned by nothing.

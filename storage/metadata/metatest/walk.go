@@ -36,7 +36,7 @@ type walk struct {
 func (w *walk) run(steps int) {
 	moves := []func(){
 		w.start, w.start, w.claim, w.checkpoint, w.commit, w.commit, w.commit, w.cancel, w.expire,
-		w.mount, w.lease, w.deleteBlob, w.put, w.put, w.put, w.deleteManifest, w.deleteTag, w.forget,
+		w.mount, w.lease, w.deleteBlob, w.put, w.put, w.put, w.deleteManifest, w.deleteTag, w.forget, w.collect,
 	}
 	for step := range steps {
 		moves[w.rng.IntN(len(moves))]()
@@ -225,6 +225,30 @@ func (w *walk) deleteBlob() {
 		must(w.t, err)
 		delete(w.model.links, place{repository, d})
 		w.model.dropUnused(d)
+	}
+}
+
+// collect ends some leases and has the collector look.
+func (w *walk) collect() {
+	for l := range w.model.links {
+		if w.model.leased[l] && w.chance(2) {
+			delete(w.model.leased, l)
+			w.endLease(w.t, l.repository, l.digest)
+		}
+	}
+	done, err := w.Collect(w.t.Context(), 100)
+	must(w.t, err)
+	links, blobs := 0, len(w.model.blobs)
+	for l := range w.model.links {
+		if !w.model.leased[l] && len(w.model.users(l.repository, l.digest)) == 0 {
+			delete(w.model.links, l)
+			w.model.dropUnused(l.digest)
+			links++
+		}
+	}
+	blobs -= len(w.model.blobs)
+	if done.Links != links || done.Blobs != blobs || done.Bytes != int64(blobs)*blobSize {
+		w.t.Errorf("collected %+v, want %d links and %d blobs", done, links, blobs)
 	}
 }
 

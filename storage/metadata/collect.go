@@ -1,0 +1,193 @@
+package metadata
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Collected says what Collect did.
+type Collected struct {
+	Reviewed int   // links that were looked at
+	Links    int   // that were removed from their repositories
+	Blobs    int   // that were in no other repository
+	Bytes    int64 // of those blobs
+}
+
+// Add adds what another call did.
+func (c *Collected) Add(more Collected) {
+	c.Reviewed += more.Reviewed
+	c.Links += more.Links
+	c.Blobs += more.Blobs
+	c.Bytes += more.Bytes
+}
+
+// Collect reviews up to limit links of which it is time: those that no manifest references and that nobody has leased are removed,
+// and blobs that are in no repository then, whose bytes die after Config.Grace. Less than limit were reviewed when there are no more.
+// An error means that it did nothing.
+func (s *Store) Collect(ctx context.Context, limit int) (done Collected, err error) {
+	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+		done = Collected{}
+		due, err := collect(ctx, t, scanCandidate,
+			`SELECT repository, digest FROM gc_queue WHERE review_after <= {now} ORDER BY review_after LIMIT $1 {skip locked}`, limit)
+		if err != nil {
+			return err
+		}
+		for _, c := range due {
+			if err := s.review(ctx, t, c, &done); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return done, err
+}
+
+// candidate is a link in the collector's queue.
+type candidate struct {
+	repository int64
+	digest     sqlDigest
+}
+
+func scanCandidate(row scanner) (c candidate, err error) {
+	err = row.Scan(&c.repository, &c.digest)
+	return c, err
+}
+
+// review decides about a link. What it decides upon can't change before the transaction commits.
+func (s *Store) review(ctx context.Context, t *tx, c candidate, done *Collected) error {
+	done.Reviewed++
+	var left int64
+	var referenced bool
+	err := t.row(ctx, `
+		SELECT l.leased_until - {now}, EXISTS (SELECT 1 FROM manifest_blobs e WHERE e.repository = l.repository AND e.linked = l.digest)
+		FROM repository_blobs l WHERE l.repository = $1 AND l.digest = $2`, c.repository, c.digest).Scan(&left, &referenced)
+	switch {
+	case errors.Is(err, sql.ErrNoRows), err == nil && referenced:
+		_, err := t.exec(ctx, `DELETE FROM gc_queue WHERE repository = $1 AND digest = $2`, c.repository, c.digest)
+		return err
+	case err != nil:
+		return err
+	case left > 0:
+		_, err := t.exec(ctx, `UPDATE gc_queue SET review_after = {now} + $3 WHERE repository = $1 AND digest = $2`, c.repository, c.digest, left)
+		return err
+	}
+	done.Links++
+	size, dropped, err := s.unlink(ctx, t, c.repository, digest.Digest(c.digest))
+	if dropped {
+		done.Blobs++
+		done.Bytes += size
+	}
+	return err
+}
+
+// pausedSetting is the name under which it is kept that collecting is paused.
+const pausedSetting = "gc-paused"
+
+// Pause has all servers of the database collect and delete nothing, until it is called with false.
+func (s *Store) Pause(ctx context.Context, paused bool) error {
+	return s.SetSetting(ctx, pausedSetting, strconv.AppendBool(nil, paused))
+}
+
+// Paused says whether that is so.
+func (s *Store) Paused(ctx context.Context) (bool, error) {
+	value, err := s.Setting(ctx, pausedSetting)
+	return string(value) == "true", err
+}
+
+// Queue is what waits for the collector and the reaper.
+type Queue struct {
+	// Links are those in the queue, Due those of which it is time, and Oldest is since when.
+	Links, Due int64
+	Oldest     time.Time
+	// DeadKeys are those whose bytes are not deleted yet, and Next is when the next of them may be.
+	DeadKeys int64
+	Next     time.Time
+	// Unused and UnusedBytes are the blobs that no manifest references in any repository and nobody has leased, with their bytes.
+	Unused, UnusedBytes int64
+}
+
+// Queue counts what waits.
+func (s *Store) Queue(ctx context.Context) (q Queue, err error) {
+	err = s.db.snapshot(ctx, func(ctx context.Context, t *tx) error {
+		var oldest, next sql.NullInt64
+		err := t.row(ctx, `
+			SELECT (SELECT count(*) FROM gc_queue), (SELECT count(*) FROM gc_queue WHERE review_after <= {now}),
+			  (SELECT min(review_after) FROM gc_queue WHERE review_after <= {now}),
+			  (SELECT count(*) FROM dead_keys), (SELECT min(delete_after) FROM dead_keys)`).
+			Scan(&q.Links, &q.Due, &oldest, &q.DeadKeys, &next)
+		if err != nil {
+			return err
+		}
+		q.Oldest, q.Next = sqlTime(oldest), sqlTime(next)
+		return t.row(ctx, `
+			SELECT count(*), coalesce(sum(size), 0) FROM (
+			  SELECT b.digest, min(b.size) AS size
+			  FROM gc_queue q
+			  JOIN repository_blobs l ON l.repository = q.repository AND l.digest = q.digest
+			  JOIN blobs b ON b.digest = l.digest
+			  WHERE q.review_after <= {now} AND l.leased_until <= {now}
+			    AND NOT EXISTS (SELECT 1 FROM manifest_blobs e WHERE e.repository = l.repository AND e.linked = l.digest)
+			    AND NOT EXISTS (
+			      SELECT 1 FROM repository_blobs o WHERE o.digest = l.digest AND (o.leased_until > {now}
+			        OR EXISTS (SELECT 1 FROM manifest_blobs e WHERE e.repository = o.repository AND e.linked = o.digest)))
+			  GROUP BY b.digest) AS unused`).Scan(&q.Unused, &q.UnusedBytes)
+	})
+	return q, err
+}
+
+func sqlTime(ms sql.NullInt64) time.Time {
+	if !ms.Valid {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms.Int64)
+}
+
+// UntaggedManifest is one that no tag points to, that no index lists, and that describes nothing which is there.
+type UntaggedManifest struct {
+	Repository string
+	Digest     digest.Digest
+	id         int64
+	repository int64
+}
+
+// DeleteUntagged removes up to limit manifests that no tag points to, that no index lists, and that describe nothing which is there,
+// unless they were pushed in the last Config.Lease: what is being pushed has no tag yet. It returns what it removed; dry removes
+// nothing, and returns those after the one that is given.
+func (s *Store) DeleteUntagged(ctx context.Context, dry bool, after UntaggedManifest, limit int) (removed []UntaggedManifest, err error) {
+	scan := func(row scanner) (m UntaggedManifest, err error) {
+		var d sqlDigest
+		err = row.Scan(&m.id, &m.repository, &m.Repository, &d)
+		m.Digest = digest.Digest(d)
+		return m, err
+	}
+	run := func(ctx context.Context, t *tx) error {
+		removed, err = collect(ctx, t, scan, `
+			SELECT m.id, m.repository, r.name, m.digest FROM manifests m JOIN repositories r ON r.id = m.repository
+			WHERE m.id > $3 AND m.pushed_at <= {now} - $1
+			  AND NOT EXISTS (SELECT 1 FROM tags t WHERE t.manifest = m.id)
+			  AND NOT EXISTS (SELECT 1 FROM manifest_children c WHERE c.child = m.id)
+			  AND (m.subject IS NULL OR NOT EXISTS (
+			    SELECT 1 FROM manifests s WHERE s.repository = m.repository AND s.digest = m.subject AND s.deleted_at IS NULL))
+			ORDER BY m.id LIMIT $2`, s.config.Lease.Milliseconds(), limit, after.id)
+		if err != nil || dry {
+			return err
+		}
+		for _, m := range removed {
+			if err := removeManifest(ctx, t, m.repository, m.id); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if dry {
+		err = s.db.view(ctx, run)
+	} else {
+		err = s.db.update(ctx, durable, run)
+	}
+	return removed, err
+}
