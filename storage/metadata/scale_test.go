@@ -1,3 +1,5 @@
+//go:build !race
+
 package metadata_test
 
 import (
