@@ -17,11 +17,9 @@ const keysPerFolder = 10_000
 
 // keyMaker makes keys that were never used. Each start has a prefix of its own, a generation, which is recorded durably
 // before its first key: an unclean stop can take the rows of the newest keys but not the prefix where their bytes lie.
-//
-// It is used within update transactions only.
 type keyMaker struct {
 	prefix string
-	made   int
+	made   atomic.Int64
 	opened atomic.Bool // the prefix is recorded
 }
 
@@ -59,8 +57,7 @@ func closeGeneration(ctx context.Context, t *tx, prefix string) error {
 }
 
 func (k *keyMaker) next() string {
-	folder := k.made / keysPerFolder
-	k.made++
+	folder := (k.made.Add(1) - 1) / keysPerFolder
 	return fmt.Sprintf("%s/%04d/%s", k.prefix, folder, randomHex(16))
 }
 
