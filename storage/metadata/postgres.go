@@ -122,6 +122,23 @@ func (db *postgresDB) update(ctx context.Context, d durability, fn func(context.
 	})
 }
 
+// updateOne spares the statement the two that would begin and commit a transaction. That what it reads is of one moment, and the rows
+// that it writes are as it read them, holds for any statement.
+func (db *postgresDB) updateOne(ctx context.Context, fn func(context.Context, *tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*statementTimeout)
+	defer cancel()
+	return db.repeat(ctx, func() error {
+		err := fn(ctx, &tx{db.statements.get})
+		if lostConnection(err) && code(err) == "" && !pgconn.SafeToRetry(err) {
+			return &unknownOutcome{err}
+		}
+		return err
+	})
+}
+
 func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, fn func(context.Context, *tx) error) (err error) {
 	transaction, err := db.pool.BeginTx(ctx, options)
 	if err != nil {

@@ -110,6 +110,10 @@ func (db *sqliteDB) update(ctx context.Context, d durability, fn func(context.Co
 	return db.memory.change(func() error { return classify(db.writer.do(ctx, d, fn)) })
 }
 
+func (db *sqliteDB) updateOne(ctx context.Context, fn func(context.Context, *tx) error) error {
+	return db.update(ctx, apart, fn)
+}
+
 func (db *sqliteDB) audits() []string {
 	return []string{
 		`SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'`,

@@ -94,6 +94,8 @@ type database interface {
 	snapshot(ctx context.Context, fn func(ctx context.Context, t *tx) error) error
 	// update runs fn in a transaction and commits it, durably or as durably as d asks. fn may run more than once.
 	update(ctx context.Context, d durability, fn func(ctx context.Context, t *tx) error) error
+	// updateOne is update, apart, for an fn that runs a single statement.
+	updateOne(ctx context.Context, fn func(ctx context.Context, t *tx) error) error
 	// audits are the queries with which the database checks itself, of the form that audits in audit.go has.
 	audits() []string
 	// shared reports whether other processes may have the database open too.

@@ -49,6 +49,11 @@ func (s *Store) StartUpload(ctx context.Context, id, repository string, algorith
 	if err := s.openKeys(ctx); err != nil {
 		return u, err
 	}
+	if declared == "" {
+		if u, err = s.startUpload(ctx, id, repository, algorithm); err != ErrNotFound {
+			return u, err
+		}
+	}
 	err = s.db.update(ctx, apart, func(ctx context.Context, t *tx) error {
 		u = Upload{ID: id, Repository: repository, Algorithm: algorithm, Epoch: 1}
 		repositoryID, err := makeRepository(ctx, t, repository)
@@ -65,6 +70,22 @@ func (s *Store) StartUpload(ctx context.Context, id, repository string, algorith
 			INSERT INTO uploads (id, repository, epoch, key, size, algorithm, pinned_digest, started_at, expires_at)
 			VALUES ($1, $2, $3, $4, 0, $5, $6, {now}, {now} + $7)`,
 			id, repositoryID, u.Epoch, nullable(u.Key), string(algorithm), sqlDigest(u.Pinned), s.config.UploadExpiry.Milliseconds())
+		return err
+	})
+	return u, err
+}
+
+// startUpload records a new session that declares nothing. It fails with ErrNotFound when there is no such repository yet.
+func (s *Store) startUpload(ctx context.Context, id, repository string, algorithm digest.Algorithm) (u Upload, err error) {
+	err = s.db.updateOne(ctx, func(ctx context.Context, t *tx) error {
+		u = Upload{ID: id, Repository: repository, Algorithm: algorithm, Epoch: 1, Key: s.keys.next()}
+		n, err := t.exec(ctx, `
+			INSERT INTO uploads (id, repository, epoch, key, size, algorithm, started_at, expires_at)
+			SELECT $1, r.id, $3, $4, 0, $5, {now}, {now} + $6 FROM repositories r WHERE r.name = $2`,
+			id, repository, u.Epoch, u.Key, string(algorithm), s.config.UploadExpiry.Milliseconds())
+		if err == nil && n == 0 {
+			err = ErrNotFound
+		}
 		return err
 	})
 	return u, err
@@ -172,7 +193,11 @@ func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 	if err != nil {
 		return err
 	}
-	return s.db.update(ctx, apart, func(ctx context.Context, t *tx) error {
+	update := s.db.updateOne
+	if u.Left != "" { // whose key has to die with that
+		update = func(ctx context.Context, fn func(context.Context, *tx) error) error { return s.db.update(ctx, apart, fn) }
+	}
+	return update(ctx, func(ctx context.Context, t *tx) error {
 		n, err := t.exec(ctx, `
 			UPDATE uploads SET size = $3, state = $4, hash_state = $5, config = $6, expires_at = {now} + $7, key = $8, spare = $9
 			WHERE id = $1 AND epoch = $2 AND committed IS NULL`,
@@ -270,7 +295,7 @@ func (s *Store) CancelUpload(ctx context.Context, repository, id string) error {
 // RenewUpload begins the time of a claimed session anew, for chunks that take long. It fails with ErrSuperseded when the
 // claim is not the newest any more.
 func (s *Store) RenewUpload(ctx context.Context, u Upload) error {
-	return s.db.update(ctx, apart, func(ctx context.Context, t *tx) error {
+	return s.db.updateOne(ctx, func(ctx context.Context, t *tx) error {
 		n, err := t.exec(ctx, `UPDATE uploads SET expires_at = {now} + $3 WHERE id = $1 AND epoch = $2 AND committed IS NULL`,
 			u.ID, u.Epoch, s.config.UploadExpiry.Milliseconds())
 		if err == nil && n == 0 {
