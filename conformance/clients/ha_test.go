@@ -14,11 +14,11 @@ bin=$(dirname $(ls /usr/lib/postgresql/*/bin/postgres | tail -n 1)); version=$(b
 cp $(command -v busybox) bin/busybox
 for name in sh cat mkdir chown chmod; do ln -s busybox bin/$name; done
 programs="$bin/postgres $bin/initdb $bin/pg_isready /usr/bin/setpriv $(command -v haproxy)"
-for f in $programs /usr/lib/postgresql/$version/lib/*.so; do
+for f in $programs /usr/lib/postgresql/$version/lib/plpgsql.so /usr/lib/postgresql/$version/lib/dict_snowball.so; do
 	ldd $f | grep -o '/[^ ]*' || true
 	echo $f
 done | sort -u | while read f; do cp --parents --dereference $f .; done
-cp --recursive --parents /usr/share/postgresql/$version /usr/share/zoneinfo .
+cp --recursive --parents /usr/share/postgresql/$version /usr/share/zoneinfo/UTC /usr/share/zoneinfo/Etc .
 for f in $programs; do ln -s $f bin/$(basename $f); done
 cp "$GATEWAY" bin/versitygw
 printf 'root:x:0:0::/:/bin/sh\npostgres:x:999:999::/:/bin/sh\n' >etc/passwd
