@@ -53,6 +53,8 @@ type Config struct {
 	DeleteDisabled bool
 	// ReadOnly refuses everything that changes the registry.
 	ReadOnly bool
+	// BodyTimeout is how long an upload waits for its client to send more: a minute when it is zero.
+	BodyTimeout time.Duration
 	// CatalogMax is the most repositories in one answer: 1,000 when it is zero.
 	CatalogMax int
 }
@@ -80,6 +82,9 @@ func New(c Config) http.Handler {
 	}
 	if c.Gate == nil {
 		c.Gate = everybody{}
+	}
+	if c.BodyTimeout <= 0 {
+		c.BodyTimeout = time.Minute
 	}
 	if c.CatalogMax <= 0 {
 		c.CatalogMax = 1000

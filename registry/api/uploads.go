@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -79,7 +81,7 @@ func (h *handler) pushBlob(c *call, digest string) error {
 	if err != nil {
 		return err
 	}
-	body := newBody(c)
+	body := newBody(c, h.BodyTimeout)
 	defer body.release()
 	pushed, err := h.Service.PushBlob(c.r.Context(), c.repository, d, body.chunk())
 	if err != nil {
@@ -108,7 +110,7 @@ func (h *handler) serveUpload(c *call) error {
 }
 
 func (h *handler) appendUpload(c *call) error {
-	body := newBody(c)
+	body := newBody(c, h.BodyTimeout)
 	defer body.release()
 	chunk, err := body.chunkInRange(c.r)
 	if err != nil {
@@ -134,7 +136,7 @@ func (h *handler) finishUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	body := newBody(c)
+	body := newBody(c, h.BodyTimeout)
 	defer body.release()
 	chunk, err := body.chunkInRange(c.r)
 	if err != nil {
@@ -184,17 +186,66 @@ func (h *handler) setUploadHeaders(c *call, upload registry.Upload) {
 	header.Set("Range", span{0, max(upload.Size, 1)}.String())
 }
 
-// body is the body of a request, which another request may cut off while this one is served.
+// body is the body of a request, which another request may cut off while this one is served, and which ends when its client
+// stops sending: what waits for more of it holds memory that others need.
 type body struct {
 	io.Reader
 	length int64
+	stall  time.Duration
 
-	mu   sync.Mutex
-	conn *http.ResponseController // nil when the request is served: then the connection is no longer its own
+	mu    sync.Mutex
+	conn  *http.ResponseController // nil when the request is served: then the connection is no longer its own
+	until time.Time                // the deadline of reading
+	cut   bool
 }
 
-func newBody(c *call) *body {
-	return &body{Reader: c.r.Body, length: c.r.ContentLength, conn: http.NewResponseController(c.w)}
+func newBody(c *call, stall time.Duration) *body {
+	return &body{Reader: c.r.Body, length: c.r.ContentLength, stall: stall, conn: http.NewResponseController(c.w)}
+}
+
+// Read implements io.Reader. It waits no longer than the timeout.
+func (b *body) Read(p []byte) (int, error) {
+	b.extend()
+	n, err := b.Reader.Read(p)
+	switch {
+	case err == nil:
+	case b.stalled(err):
+		err = fmt.Errorf("nothing came for %s: %w", b.stall, err)
+	default:
+		b.relax()
+	}
+	return n, err
+}
+
+// extend gives the client its time anew, when half of it is over.
+func (b *body) extend() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now := time.Now(); b.conn != nil && !b.cut && b.until.Sub(now) < b.stall/2 {
+		b.until = now.Add(b.stall)
+		_ = b.conn.SetReadDeadline(b.until) // without it, it works too
+	}
+}
+
+// relax ends the deadline: the server goes on to read, to see whether the client is still there.
+func (b *body) relax() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.conn != nil && !b.cut {
+		b.until = time.Time{}
+		_ = b.conn.SetReadDeadline(time.Time{})
+	}
+}
+
+// stalled reports whether an error is that of the deadline, which stays then: the server would go on to read what is left.
+func (b *body) stalled(err error) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cut || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	b.conn = nil
+	return true
 }
 
 // Close makes a blocked Read return.
@@ -204,11 +255,13 @@ func (b *body) Close() error {
 	if b.conn == nil {
 		return nil
 	}
+	b.cut = true
 	return b.conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 // release ends the time in which Close does anything.
 func (b *body) release() {
+	b.relax()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.conn = nil

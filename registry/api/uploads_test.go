@@ -57,6 +57,23 @@ func TestUploadAlgorithm(t *testing.T) {
 	s.do(http.MethodPost, "/v2/a/blobs/uploads/?digest-algorithm=md5", nil).wantError(http.StatusBadRequest, "DIGEST_INVALID")
 }
 
+// TestUploadStalls has a client stop in the middle of a chunk: it is refused, and what came counts. One that is slow is not.
+func TestUploadStalls(t *testing.T) {
+	s := newServer(t, options{config: Config{BodyTimeout: 300 * time.Millisecond}})
+	upload := s.do(http.MethodPost, "/v2/a/blobs/uploads/", nil).want(http.StatusAccepted).header.Get("Location")
+	reader, writer := io.Pipe()
+	go func() {
+		for range 10 {
+			time.Sleep(100 * time.Millisecond)
+			_, _ = writer.Write([]byte("x"))
+		}
+	}()
+	s.do(http.MethodPatch, upload, reader).wantError(http.StatusBadRequest, "BLOB_UPLOAD_INVALID")
+	s.get(upload).want(http.StatusNoContent).wantHeaders("Range", "0-9")
+	d := digest.FromString("xxxxxxxxxxyy").String()
+	s.do(http.MethodPut, upload+"?digest="+d, strings.NewReader("yy")).want(http.StatusCreated)
+}
+
 // parted is a store on which short chunks are dear.
 type parted struct{ storage.Blobs }
 
