@@ -44,12 +44,13 @@ image: ## Build the image of the registry (docker with BuildKit)
 .PHONY: test
 test: requirements ## Check, build and test everything
 	mkdir -p .cache
-	$(MAKE) $(S3) >.cache/s3.log 2>&1 & building=$$!; trap 'kill $$building 2>/dev/null || true' EXIT; \
+	$(MAKE) $(S3) >.cache/s3.log 2>&1 & s3=$$!; \
+	$(MAKE) $(PEER) $(BUILDERS) $(LARGE) $(COMPOSE) >.cache/tools.log 2>&1 & tools=$$!; \
+	trap 'kill $$s3 $$tools 2>/dev/null || true' EXIT; \
 	$(MAKE) check cross; \
-	wait $$building || { cat .cache/s3.log; exit 1; }
-	$(MAKE) tools >.cache/tools.log 2>&1 & building=$$!; trap 'kill $$building 2>/dev/null || true' EXIT; \
+	wait $$s3 || { cat .cache/s3.log; exit 1; }; \
 	$(MAKE) unit; \
-	wait $$building || { cat .cache/tools.log; exit 1; }
+	wait $$tools || { cat .cache/tools.log; exit 1; }; \
 	$(MAKE) conformance
 
 .PHONY: requirements
