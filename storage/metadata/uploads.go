@@ -195,7 +195,9 @@ func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 	}
 	update := s.db.updateOne
 	if u.Left != "" { // whose key has to die with that
-		update = func(ctx context.Context, fn func(context.Context, *tx) error) error { return s.db.update(ctx, apart, fn) }
+		update = func(ctx context.Context, fn func(context.Context, *tx) error) error {
+			return s.db.update(ctx, apart, fn)
+		}
 	}
 	return update(ctx, func(ctx context.Context, t *tx) error {
 		n, err := t.exec(ctx, `
