@@ -28,14 +28,14 @@ cat >bin/start-postgres <<'END'
 set -e
 data=/var/lib/postgresql/data
 mkdir -p $data && chown postgres:postgres $data && chmod 700 $data
-as() { setpriv --reuid 999 --regid 999 --clear-groups "$@"; }
+as() { /usr/bin/setpriv --reuid 999 --regid 999 --clear-groups "$@"; }
 if [ ! -e $data/PG_VERSION ]; then
 	cat "$POSTGRES_PASSWORD_FILE" >/tmp/password && chown postgres /tmp/password
 	as initdb --pgdata $data --username "$POSTGRES_USER" --pwfile /tmp/password --auth scram-sha-256 --encoding UTF8 --locale C >/dev/null
 	echo "CREATE DATABASE $POSTGRES_DB" | as postgres --single -D $data postgres >/dev/null
 	echo "host all all all scram-sha-256" >>$data/pg_hba.conf
 fi
-exec setpriv --reuid 999 --regid 999 --clear-groups postgres -D $data -k /tmp -c "listen_addresses=*"
+exec /usr/bin/setpriv --reuid 999 --regid 999 --clear-groups postgres -D $data -k /tmp -c "listen_addresses=*"
 END
 chmod +x bin/start-postgres
 tar -cf - . >/run/stand-in.tar
