@@ -28,6 +28,9 @@ func (l *loader) checkStorage(s Storage) {
 		return
 	}
 	l.checkCache(s)
+	if s.Redirect.Endpoint != "" && (s.S3.UseDualStack || s.S3.Accelerate) {
+		l.failAt("storage.redirect.endpoint", "can't be used with storage.s3.usedualstack and storage.s3.accelerate, which name other addresses")
+	}
 	if s.S3.Bucket == "" {
 		l.failAt("storage.s3.bucket", "is missing: name the bucket")
 	}

@@ -203,6 +203,9 @@ func explainWrite(err error, format string, args ...any) error {
 	if errors.Is(err, storage.ErrNotFound) {
 		return fmt.Errorf("%w: %w", ErrUploadUnknown, err)
 	}
+	if errors.Is(err, storage.ErrTooLarge) {
+		return ErrTooLarge.Withf("%v", err)
+	}
 	return explain(err, nil, format, args...)
 }
 

@@ -22,6 +22,8 @@ var (
 	ErrNotFound = errors.New("no such object")
 	// ErrNoSpace says that the backend has no room for more bytes. Reads and deletes go on.
 	ErrNoSpace = errors.New("no space left in the blob store")
+	// ErrTooLarge says that the backend can't hold an object of so many bytes.
+	ErrTooLarge = errors.New("more bytes than an object may have in the blob store")
 	// ErrUnavailable says that the backend can't be reached, or refuses all for now. Whether the call had its effect is not known.
 	ErrUnavailable = errors.New("the blob store does not answer")
 )

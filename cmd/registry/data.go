@@ -214,7 +214,10 @@ func refuseUnmoved(ctx context.Context, c *config.Config, path string, facts *me
 	if err != nil || len(repositories) > 0 {
 		return err
 	}
-	return fmt.Errorf("the PostgreSQL database is empty, and there is one of SQLite at %s: registry metadata migrate moves its facts; or remove it to begin anew", path)
+	if moved, err := metadata.Moved(ctx, path); err != nil || moved {
+		return err
+	}
+	return fmt.Errorf("the PostgreSQL database is empty, and there is one of SQLite at %s: registry metadata migrate moves its facts; or move it away to begin anew", path)
 }
 
 // refuseForgotten fails when a directory has data but there is no metadata of it: to start empty beside it would look as

@@ -65,6 +65,12 @@ func composeHA(dockerHost, node *machine) {
 	dockerHost.during(t, "GATEWAY="+tool(t, "versitygw", "../../tools/s3", "github.com/versity/versitygw/cmd/versitygw")).build(standIns)
 	compose := "cd /run/ha && docker compose --file compose-ha.yml "
 	defer dockerHost.do(compose + "down --volumes")
+	defer func() {
+		if t.Failed() {
+			out, _ := dockerHost.try(compose + "logs --no-color --tail 40")
+			t.Logf("the containers printed:\n%s", out)
+		}
+	}()
 	printed := dockerHost.do("cd /run/ha && " + strings.Join(start[:3], ""))
 	dockerHost.await("curl --silent --fail --insecure https://127.0.0.1:5000/health", func() bool { return true })
 	if log := dockerHost.do("cd /run/ha && " + start[3]); !strings.Contains(log, "trusts this registry") {
@@ -87,8 +93,9 @@ func composeHA(dockerHost, node *machine) {
 	dockerHost.do(compose + "start postgres registry2")
 	dockerHost.await("curl --silent --fail --insecure https://127.0.0.1:5000/health", func() bool { return true })
 	pushAndPull(user.during(t, "NAME="+host+"/ha:v3"))
-	for _, secret := range []string{"admin_password", "postgres_password", "s3_secret_key"} {
-		if out, err := dockerHost.try(compose + "logs 2>&1 | grep --file=/run/ha/secrets/" + secret); err == nil {
+	dockerHost.do(compose + "logs >/run/ha/logs 2>&1 && test -s /run/ha/logs")
+	for _, secret := range []string{"admin_password", "postgres_password", "s3_access_key", "s3_secret_key"} {
+		if out := dockerHost.do("grep --fixed-strings --file=/run/ha/secrets/" + secret + " /run/ha/logs || test $? -eq 1"); out != "" {
 			t.Errorf("%s is in the logs:\n%s", secret, out)
 		}
 	}

@@ -28,7 +28,8 @@ listen registry
 `
 
 // TestClientsOnReplicas has clients do what they do in TestClients with two servers of one registry, over PostgreSQL and S3 and behind
-// HAProxy. Each request has a connection of its own, so that an upload goes on at the other server with each.
+// HAProxy. Each request has a connection of its own, so that an upload goes on at the other server with each. Blobs come from the
+// servers, since the steps count bytes there. The other clients would add time, and nothing that is different with two servers.
 func TestClientsOnReplicas(t *testing.T) {
 	t.Parallel()
 	need(t, "haproxy")
@@ -57,7 +58,7 @@ func TestClientsOnReplicas(t *testing.T) {
 		}
 	}
 	t.Logf("of %d uploads %d were at both servers", len(seen), both)
-	if both < len(seen)/3 {
+	if len(seen) < len(some) || both < len(seen)/3 {
 		t.Error("that is too few for this test to mean anything")
 	}
 }

@@ -117,7 +117,11 @@ func (k *Keeper) take(ctx context.Context) (b metadata.Backup, err error) {
 		return b, err
 	}
 	file := filepath.Join(k.config.Directory, temporary+filepath.Base(name))
-	defer func() { err = errors.Join(err, removeIfThere(file)) }()
+	defer func() {
+		if err = errors.Join(err, removeIfThere(file)); err != nil {
+			err = errors.Join(err, k.remove(context.WithoutCancel(ctx), name)) // else it keeps the bytes of what is deleted
+		}
+	}()
 	if err := k.config.Metadata.WriteSnapshot(ctx, file); err != nil {
 		return b, err
 	}
@@ -202,12 +206,19 @@ func (k *Keeper) prune(ctx context.Context) error {
 				continue
 			}
 		}
-		if err := k.config.Blobs.Delete(ctx, b.Name); err != nil {
-			return fmt.Errorf("remove snapshot %s: %w", b.Name, err)
+		if err := k.remove(ctx, b.Name); err != nil {
+			return err
 		}
-		if err := k.config.Metadata.ForgetBackup(ctx, b.Name); err != nil {
-			return fmt.Errorf("remove snapshot %s: %w", b.Name, err)
-		}
+	}
+	return nil
+}
+
+func (k *Keeper) remove(ctx context.Context, name string) error {
+	if err := k.config.Blobs.Delete(ctx, name); err != nil {
+		return fmt.Errorf("remove snapshot %s: %w", name, err)
+	}
+	if err := k.config.Metadata.ForgetBackup(ctx, name); err != nil {
+		return fmt.Errorf("remove snapshot %s: %w", name, err)
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ const (
 	batch = 100
 	// putOff is how long keys wait whose bytes can't be deleted.
 	putOff = 10 * time.Minute
+	// recoverEvery is the time between two looks for what unclean stops left.
+	recoverEvery = time.Hour
 	// orphanBatch is how many found keys are looked up at once.
 	orphanBatch = 500
 )
@@ -104,14 +106,18 @@ func New(c Config) *Reaper {
 	return &Reaper{facts: c.Metadata, blobs: c.Blobs, interval: c.Interval, rate: c.Rate, keep: c.KeepUploads, log: c.Log}
 }
 
-// Run recovers from an unclean stop and then works a round at every interval until ctx ends.
+// Run recovers from unclean stops, again every hour, and works a round at every interval, until ctx ends.
 func (r *Reaper) Run(ctx context.Context) {
-	if err := r.Recover(ctx); err != nil && ctx.Err() == nil {
-		r.log.Error("recovery failed, the next start tries again", "error", err)
-	}
 	ticker := time.NewTicker(r.interval)
 	defer ticker.Stop()
+	var recovered time.Time
 	for {
+		if time.Since(recovered) > recoverEvery { // another server may have been killed
+			if err := r.Recover(ctx); err != nil && ctx.Err() == nil {
+				r.log.Error("recovery failed, the next one tries again", "error", err, "wait", recoverEvery)
+			}
+			recovered = time.Now()
+		}
 		if _, err := r.Round(ctx); err != nil && ctx.Err() == nil {
 			r.log.Error("reaper failed, the next round tries again", "error", err)
 		}

@@ -46,7 +46,7 @@ func postgresDialect() dialect {
 		"{rowless}", "",
 		"{elements}", "json_array_elements_text",
 		"{skip locked}", "FOR UPDATE SKIP LOCKED", // rows that another server works on
-		"{now}", "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint",
+		"{now}", "(EXTRACT(EPOCH FROM statement_timestamp()) * 1000)::bigint", // which is the same all through a statement, so that indexes serve
 	), options: onlyOne}
 }
 

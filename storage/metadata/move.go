@@ -11,10 +11,10 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// tables are all that there are, each after those that it references.
+// tables are all that are moved, each after those that it references: snapshots of SQLite end with it.
 var tables = []string{
 	"repositories", "blobs", "repository_blobs", "manifests", "manifest_bodies", "manifest_blobs", "manifest_children", "tags",
-	"uploads", "dead_keys", "generations", "gc_queue", "settings", "robots", "backups",
+	"uploads", "dead_keys", "generations", "gc_queue", "settings", "robots",
 }
 
 // movedSetting is the name under which an SQLite database says that its facts were moved away.
@@ -115,13 +115,17 @@ func (m *move) copy(ctx context.Context, t pgx.Tx) error {
 
 // empty makes room in a database that has nothing but what the start of a server leaves.
 func empty(ctx context.Context, t pgx.Tx) error {
-	var used bool
-	err := t.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM repositories) OR EXISTS (SELECT 1 FROM blobs) OR EXISTS (SELECT 1 FROM robots)`).Scan(&used)
-	if err != nil {
+	var used, running bool
+	err := t.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM repositories) OR EXISTS (SELECT 1 FROM blobs) OR EXISTS (SELECT 1 FROM robots),
+		EXISTS (SELECT 1 FROM generations WHERE closed_at IS NULL AND seen_at > EXTRACT(EPOCH FROM statement_timestamp()) * 1000 - $1)`,
+		silent.Milliseconds()).Scan(&used, &running)
+	switch {
+	case err != nil:
 		return err
-	}
-	if used {
+	case used:
 		return errors.New("the database has facts of a registry already: name an empty one")
+	case running:
+		return fmt.Errorf("a registry was started on the database: stop it, or, when it was killed, wait until it was silent for %s", silent)
 	}
 	_, err = t.Exec(ctx, `TRUNCATE `+strings.Join(tables, ", "))
 	return err
@@ -175,6 +179,20 @@ func (m *move) verify(ctx context.Context, t pgx.Tx) error {
 		}
 	}
 	return nil
+}
+
+// Moved reports whether the facts of the SQLite database at path were moved away.
+func Moved(ctx context.Context, path string) (bool, error) {
+	db, err := connectSQLite(Config{Path: path}, "query_only(1)", "busy_timeout(10000)")
+	if err != nil {
+		return false, err
+	}
+	err = refuseMoved(ctx, db)
+	moved := errors.Is(err, ErrMoved)
+	if moved {
+		err = nil
+	}
+	return moved, errors.Join(err, db.Close())
 }
 
 // refuseMoved fails with ErrMoved when the facts of an SQLite database are elsewhere now.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,6 +37,9 @@ type postgresDB struct {
 	pool       *sql.DB
 	statements *statements
 	sharing    sharing
+	// transactions has a place for each that may run: one less than there are connections, since each may have to prepare a statement,
+	// for which it needs another one.
+	transactions chan struct{}
 }
 
 // openPostgres connects to the database of a DSN and brings its schema up to date. Of several that start at once one does, and the
@@ -45,25 +49,38 @@ func openPostgres(ctx context.Context, c Config) (*postgresDB, error) {
 	if err != nil {
 		return nil, errors.New("the DSN can't be read: write postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full") // err would tell the password
 	}
-	settings.ConnectTimeout = connectTimeout
+	if settings.ConnectTimeout == 0 {
+		settings.ConnectTimeout = connectTimeout
+	}
 	settings.DialFunc = dialer().DialContext
 	setDefault(settings.RuntimeParams, "application_name", "berth")
+	d := postgresDialect()
+	if err := migratePostgres(ctx, c, settings.Copy(), d); err != nil {
+		return nil, err
+	}
 	setDefault(settings.RuntimeParams, "statement_timeout", fmt.Sprint(statementTimeout.Milliseconds()))
 	setDefault(settings.RuntimeParams, "idle_in_transaction_session_timeout", fmt.Sprint(statementTimeout.Milliseconds()))
+	c.Connections = max(c.Connections, 2)
+	db := &postgresDB{pool: openPool(c, settings), transactions: make(chan struct{}, c.Connections-1)}
+	db.pool.SetMaxOpenConns(c.Connections)
+	db.pool.SetMaxIdleConns(c.Connections)
+	db.pool.SetConnMaxIdleTime(5 * time.Minute)
+	db.statements = &statements{prepare: db.pool.PrepareContext, words: d.words}
+	return db, nil
+}
+
+// migratePostgres brings the schema up to date, by connections of its own, whose statements may take as long as they take.
+func migratePostgres(ctx context.Context, c Config, settings *pgx.ConnConfig, d dialect) error {
+	pool := openPool(c, settings)
+	return errors.Join(migrate(ctx, pool, d), pool.Close())
+}
+
+func openPool(c Config, settings *pgx.ConnConfig) *sql.DB {
 	connector := stdlib.GetConnector(*settings)
 	if c.Wrap != nil {
 		connector = c.Wrap(connector)
 	}
-	db := &postgresDB{pool: sql.OpenDB(connector)}
-	db.pool.SetMaxOpenConns(c.Connections)
-	db.pool.SetMaxIdleConns(c.Connections)
-	db.pool.SetConnMaxIdleTime(5 * time.Minute)
-	d := postgresDialect()
-	db.statements = &statements{prepare: db.pool.PrepareContext, words: d.words}
-	if err := migrate(ctx, db.pool, d); err != nil {
-		return nil, errors.Join(err, db.close())
-	}
-	return db, nil
+	return sql.OpenDB(connector)
 }
 
 func setDefault(parameters map[string]string, name, value string) {
@@ -140,6 +157,12 @@ func (db *postgresDB) updateOne(ctx context.Context, fn func(context.Context, *t
 }
 
 func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, fn func(context.Context, *tx) error) (err error) {
+	select {
+	case db.transactions <- struct{}{}:
+		defer func() { <-db.transactions }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	transaction, err := db.pool.BeginTx(ctx, options)
 	if err != nil {
 		return err
@@ -203,7 +226,15 @@ func mayRepeat(err error) bool {
 // lostConnection reports whether there is no connection to the database any more, or none yet.
 func lostConnection(err error) bool {
 	if c := code(err); c != "" {
-		return c == "57P01" || c == "57P02" || c == "57P03" || c == "53300" || c[:2] == "08" // it stops, it starts, it has too many
+		switch c {
+		case "57P01", "57P02", "57P03": // it stops, it crashed, it starts
+			return true
+		case "53300": // it has too many
+			return true
+		case "25P03", "57P05": // it ended one that was idle, as when this process was paused
+			return true
+		}
+		return strings.HasPrefix(c, "08")
 	}
 	if errors.Is(err, context.Canceled) {
 		return false
@@ -233,10 +264,19 @@ func classifyPostgres(err error) error {
 		return nil
 	case code(err) == "53100": // its disk is full
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	case lostConnection(err), mayRepeat(err), code(err) == "57014", errors.Is(err, context.DeadlineExceeded): // 57014 is a timeout too
+	case lostConnection(err), mayRepeat(err), passes(code(err)), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
+}
+
+// passes reports whether the error with a code is one of the moment.
+func passes(code string) bool {
+	switch code {
+	case "57014", "55P03", "53200", "25006": // a timeout, a lock, no memory, a server that is not the primary any more
+		return true
+	}
+	return false
 }
 
 func (db *postgresDB) audits() []string { return nil }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 
 	"berth/storage"
@@ -53,10 +55,18 @@ func isNoSpace(err error) bool {
 func isUnavailable(err error) bool {
 	switch s := status(err); {
 	case s == 0:
-		return code(err) == "" && !errors.Is(err, context.Canceled)
+		return code(err) == "" && !errors.Is(err, context.Canceled) && isTransport(err)
 	default:
 		return s >= http.StatusInternalServerError || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout
 	}
+}
+
+// isTransport says that an error is of a request or its connection, and not of what was asked for.
+func isTransport(err error) bool {
+	_, operation := errors.AsType[*smithy.OperationError](err)
+	_, network := errors.AsType[net.Error](err)
+	_, stalled := errors.AsType[stalledError](err)
+	return operation || network || stalled || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 
 // wrap gives an error its operation and key, and the error of package storage that it is.

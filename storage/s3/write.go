@@ -138,7 +138,7 @@ func (s *Store) copyPart(ctx context.Context, key string, u upload, number int32
 		Key:             s.object(key),
 		UploadId:        aws.String(u.ID),
 		PartNumber:      aws.Int32(number),
-		CopySource:      aws.String(url.PathEscape(s.config.Bucket) + "/" + *s.object(source)),
+		CopySource:      aws.String((&url.URL{Path: s.config.Bucket + "/" + *s.object(source)}).EscapedPath()),
 		CopySourceRange: aws.String(byteRange(begin, end)),
 	})
 	if err != nil {

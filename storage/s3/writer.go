@@ -13,8 +13,8 @@ import (
 // parallel is how many parts of one object are sent at the same time.
 const parallel = 4
 
-var errParts = fmt.Errorf("the object needs more than the %d parts that S3 takes: "+
-	"make storage.s3.memory and storage.s3.chunksize larger", maxParts)
+var errParts = fmt.Errorf("%w: the object needs more than the %d parts that S3 takes: "+
+	"make storage.s3.memory and storage.s3.chunksize larger", storage.ErrTooLarge, maxParts)
 
 // writer implements storage.Writer. The part that is being filled waits in memory until there are bytes behind it or a checkpoint
 // needs it, so that an object that fits one part is never a multipart upload.
