@@ -9,11 +9,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"berth/filelock"
 	"berth/storage/metadata"
 	"berth/storage/metadata/metatest"
 	"berth/storage/metadata/postgrestest"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // postgres is the server of this package's tests, started for the first that asks.
@@ -134,6 +137,34 @@ func TestRestartOfPostgres(t *testing.T) {
 			t.Errorf("a read after the restart: %v, %v", got, err)
 		}
 		must(t, s.PutManifest(t.Context(), "a", m))
+	}
+}
+
+// TestManyFirstCalls has more callers than connections make the first calls of a server, whose statements are not prepared yet: for that
+// each needs a second connection.
+func TestManyFirstCalls(t *testing.T) {
+	server := postgresServer(t)
+	for _, connections := range []int{1, 4} {
+		s := open(t, metadata.Config{DSN: server.NewDatabase(t, ""), Connections: connections})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // it takes less than one
+		defer cancel()
+		var all sync.WaitGroup
+		for i := range 64 {
+			all.Go(func() {
+				id := fmt.Sprint("upload-", i)
+				u, err := s.StartUpload(ctx, id, "a", digest.SHA256, blob(i%3))
+				if err == nil {
+					err = s.CommitUpload(ctx, u, blob(i%3))
+				}
+				if err != nil {
+					t.Errorf("with %d connections: %v", connections, err)
+				}
+			})
+		}
+		all.Wait()
+		if ctx.Err() != nil {
+			t.Errorf("with %d connections it took 20 seconds", connections)
+		}
 	}
 }
 
