@@ -281,16 +281,19 @@ func (c *cluster) settle() {
 			b.stop()
 		}
 	}
-	for range 3 { // uploads end, what they leave is deleted later, and once more after that
-		c.later(30 * 24 * time.Hour)
-		c.replicas[0].restart()
-		c.await("deletes what is dead", func() bool {
-			return c.count(`SELECT count(*) FROM dead_keys WHERE delete_after <= extract(epoch FROM clock_timestamp()) * 1000`) == 0 &&
-				c.count(`SELECT count(*) FROM uploads WHERE expires_at <= extract(epoch FROM clock_timestamp()) * 1000`) == 0
-		})
-		c.replicas[0].stop()
+	left := func() int {
+		return c.count(`SELECT count(*) FROM dead_keys`) + c.count(`SELECT count(*) FROM uploads`)
 	}
-	if n := c.count(`SELECT count(*) FROM dead_keys`) + c.count(`SELECT count(*) FROM uploads`); n > 0 {
+	c.replicas[0].restart()
+	c.await("deletes what is dead", func() bool { // uploads end, what they leave is deleted later, and once more after that
+		if left() == 0 {
+			return true
+		}
+		c.later(30 * 24 * time.Hour)
+		return false
+	})
+	c.replicas[0].stop()
+	if n := left(); n > 0 {
 		c.t.Errorf("%d keys and uploads are left", n)
 	}
 	if keys := c.s3.Unfinished(c.t, c.bucket, ""); len(keys) > 0 {
