@@ -17,6 +17,8 @@ import (
 	"berth/conformance/server"
 	"berth/storage/metadata/postgrestest"
 	"berth/storage/s3/s3test"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // cluster is several servers of one registry: their facts are in PostgreSQL, their bytes in S3.
@@ -253,7 +255,13 @@ func (c *cluster) sql(statement string) {
 		c.t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(c.t.Context(), statement); err != nil {
+	for range 20 {
+		_, err = db.ExecContext(c.t.Context(), statement)
+		if failure, ok := errors.AsType[*pgconn.PgError](err); !ok || failure.Code != "40P01" { // the reaper was at the same rows
+			break
+		}
+	}
+	if err != nil {
 		c.t.Fatal(err)
 	}
 }
