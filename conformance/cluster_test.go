@@ -384,7 +384,7 @@ func TestClientsOnReplicas(t *testing.T) {
 			t.Parallel()
 			o := options{htpasswd: true, tls: mode == connections}
 			if mode == connections {
-				o.env = []string{"REGISTRY_HTTP_HEADERS={Connection: [close]}"}
+				o.env = []string{"REGISTRY_HTTP_HEADERS={Connection: [close]}", "REGISTRY_HTTP_HTTP2_DISABLED=true"} // which would end requests beside it
 			} else {
 				o.env = []string{"REGISTRY_HTTP_TRUSTEDPROXIES=[127.0.0.1/32]"}
 			}

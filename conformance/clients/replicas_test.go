@@ -94,7 +94,8 @@ func serveReplicas(m *machine) string {
 	m.write("/run/haproxy.cfg", haproxyConfig)
 	all := withRules(m, "REGISTRY_STORAGE=s3", "REGISTRY_STORAGE_S3_BUCKET=registry", "REGISTRY_STORAGE_S3_REGION=us-east-1",
 		"REGISTRY_STORAGE_S3_REGIONENDPOINT=http://127.0.0.1:7070", "REGISTRY_STORAGE_S3_ACCESSKEY=test", "REGISTRY_STORAGE_S3_SECRETKEY=test-secret",
-		"REGISTRY_STORAGE_REDIRECT_DISABLE=true", "REGISTRY_METADATA_POSTGRES_DSN_FILE=/run/dsn", "'REGISTRY_HTTP_HEADERS={Connection: [close]}'")
+		"REGISTRY_STORAGE_REDIRECT_DISABLE=true", "REGISTRY_METADATA_POSTGRES_DSN_FILE=/run/dsn", "'REGISTRY_HTTP_HEADERS={Connection: [close]}'",
+		"REGISTRY_HTTP_HTTP2_DISABLED=true") // whose connections would end with requests on them
 	var first string
 	for i := range 2 {
 		command := fmt.Sprintf("env REGISTRY_STORAGE_DIRECTORY=/run/registry-%d REGISTRY_HTTP_ADDR=:%d %s", i+1, 6001+i, all)
