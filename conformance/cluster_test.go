@@ -396,7 +396,7 @@ func TestClientsOnReplicas(t *testing.T) {
 			testArtifact(t, front)
 			all, crossed := c.crossed()
 			t.Logf("of %d uploads with more than one request %d were at both servers", all, crossed)
-			if all == 0 || crossed < all/2 { // they have several at once
+			if all < 10 || crossed < 4 { // they have several at once, and which server gets which is chance: it was 8 to 17 of 20
 				t.Error("that is too few for this test to mean anything")
 			}
 			for _, b := range c.replicas {
