@@ -141,3 +141,9 @@ func enumerate(tags []string) string {
 }
 
 func isNotFound(err error) bool { return errors.Is(err, errdef.ErrNotFound) }
+
+// isAnswer reports whether a registry refused with a status.
+func isAnswer(err error, status int) bool {
+	answer, ok := errors.AsType[*errcode.ErrorResponse](err)
+	return ok && answer.StatusCode == status
+}

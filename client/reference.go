@@ -85,3 +85,8 @@ func (r Reference) at() string {
 	}
 	return r.Tag
 }
+
+// IsRepository reports whether a reference that ParseReference reads names neither a tag nor a digest.
+func IsRepository(s string) bool {
+	return !strings.Contains(s, "@") && !strings.Contains(s[strings.LastIndex(s, "/")+1:], ":")
+}

@@ -51,7 +51,10 @@ type Config struct {
 	Policy     Policy              `yaml:"policy,omitempty"`
 	// Indexes say of which tags for single platforms the registry makes indexes.
 	Indexes []IndexRule `yaml:"indexes,omitempty"`
-	Catalog Catalog     `yaml:"catalog"`
+	// Immutability names tags that never move once they are set.
+	Immutability []ImmutabilityRule `yaml:"immutability,omitempty"`
+	Trash        Trash              `yaml:"trash"`
+	Catalog      Catalog            `yaml:"catalog"`
 }
 
 // Log says what is logged and how.
@@ -272,6 +275,9 @@ type S3 struct {
 type Delete struct {
 	// Enabled is true unless the configuration says otherwise (distribution's default is false).
 	Enabled bool `yaml:"enabled"`
+	// Children says what becomes of the delete of a manifest that a client's index lists: refuse, which is what empty means, or sparse,
+	// which leaves the index without it.
+	Children string `yaml:"children,omitempty" oneof:"refuse sparse"`
 }
 
 // Redirect is about answering the read of a blob with the URL of the backend. The filesystem backend never does.
@@ -436,6 +442,21 @@ type GC struct {
 	Grace time.Duration `yaml:"grace"`
 }
 
+// Trash is about what was deleted.
+type Trash struct {
+	// Retain is how long deleted manifests and moved tags can be restored. Zero keeps nothing.
+	Retain time.Duration `yaml:"retain"`
+}
+
+// ImmutabilityRule names tags that never move.
+type ImmutabilityRule struct {
+	// Repositories, Tags and Except are patterns. No Tags means all.
+	Repositories []string `yaml:"repositories"`
+	Tags         []string `yaml:"tags,omitempty"`
+	// Except are tags that move all the same.
+	Except []string `yaml:"except,omitempty"`
+}
+
 // Validation says which manifests are accepted.
 type Validation struct {
 	// Disabled turns the rest of the section off.
@@ -533,6 +554,7 @@ func defaults() *Config {
 		Metadata:   Metadata{SQLite: SQLite{Backup: Backup{Interval: notSet, Keep: 7}}},
 		Auth:       Auth{HTPasswd: HTPasswd{Realm: "Registry"}, Tokens: Tokens{Lifetime: 5 * time.Minute}},
 		GC:         GC{Interval: time.Minute, Rate: 1000, Lease: day, Grace: day},
+		Trash:      Trash{Retain: 7 * day},
 		Validation: Validation{Manifests: ManifestsValidation{Indexes: Indexes{Platforms: "all"}}},
 		Catalog:    Catalog{MaxEntries: 1000},
 	}

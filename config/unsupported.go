@@ -29,11 +29,9 @@ func unsupported() []row {
 	const remove = "remove it"
 	return []row{
 		// Berth's own keys.
-		{key: "immutability", refused: true, note: remove},
 		{key: "policy.repository", below: "classes", refused: true, note: remove},
 		{key: "quota", refused: true, note: remove},
 		{key: "retention", refused: true, note: "remove it; untagged manifests are kept"},
-		{key: "trash", below: "retain", refused: true, note: "remove it; what is deleted is gone after gc.grace"},
 
 		// Distribution's storage.
 		{key: "storage.s3aws", kind: true, refused: true, note: "call the section s3"},

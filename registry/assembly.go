@@ -109,6 +109,10 @@ func (a *assembly) build(parts metadata.AssemblyParts) *metadata.NewManifest {
 	if parts.Index != nil && parts.Index.Digest == index.Digest {
 		return nil
 	}
+	if parts.Index != nil && a.service.immutable(a.repository, a.tag) {
+		a.warn("%s:%s stays as it was: it is immutable, as the configuration says", a.repository, a.tag)
+		return nil
+	}
 	a.made = index.Digest
 	return index
 }

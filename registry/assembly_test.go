@@ -164,12 +164,12 @@ func TestAssemblyReadsTagsOnce(t *testing.T) {
 func TestAssemblyTellsOfDeletes(t *testing.T) {
 	a := newAssembler(t, registry.IndexRule{})
 	amd, arm := a.native("1.2-amd64", "amd64", "amd"), a.native("1.2-arm", "arm", "arm")
-	moved, err := a.DeleteManifest(t.Context(), "a", amd.Digest, "ann")
+	moved, err := a.DeleteManifest(t.Context(), "a", amd.Digest, registry.Deletion{User: "ann"})
 	left, resolved := a.ResolveManifest(t.Context(), "a", ref(t, "1.2"))
 	if err != nil || resolved != nil || !slices.Equal(moved, []registry.Assembled{{Tag: "1.2", Digest: left.Digest}}) {
 		t.Errorf("the first delete says %v, %v; the tag is %v, %v", moved, err, left, resolved)
 	}
-	moved, err = a.DeleteManifest(t.Context(), "a", arm.Digest, "ann")
+	moved, err = a.DeleteManifest(t.Context(), "a", arm.Digest, registry.Deletion{User: "ann"})
 	if err != nil || !slices.Equal(moved, []registry.Assembled{{Tag: "1.2"}}) {
 		t.Errorf("the second delete says %v, %v", moved, err)
 	}
@@ -182,7 +182,7 @@ func TestAssemblyWithinOfAttested(t *testing.T) {
 	names := pushes{"amd": image, "provenance": provenance}
 	time.Sleep(2100 * time.Millisecond) // this is about time passing
 	a.put(t, "a", "1-amd64", "", a.body(wrapped.Digest))
-	if err := a.DeleteTag(t.Context(), "a", "1-amd64"); err != nil {
+	if err := a.DeleteTag(t.Context(), "a", "1-amd64", registry.Deletion{}); err != nil {
 		t.Fatal(err)
 	}
 	names["arm"] = a.native("1-arm", "arm", "arm")
@@ -193,7 +193,7 @@ func TestAssemblyWithinOfAttested(t *testing.T) {
 func TestAssemblyJoins(t *testing.T) {
 	a := newAssembler(t, registry.IndexRule{})
 	amd := a.native("1.2-amd64", "amd64", "amd")
-	if err := a.DeleteTag(t.Context(), "a", "1.2"); err != nil {
+	if err := a.DeleteTag(t.Context(), "a", "1.2", registry.Deletion{}); err != nil {
 		t.Fatal(err)
 	}
 	names := pushes{"amd": amd, "arm": a.native("1.2-arm", "arm", "arm")}
@@ -213,10 +213,10 @@ func TestAssemblyEnds(t *testing.T) {
 	wantWarning(t, arm, "a:1.2 was pushed as it is and does not follow 1.2-arm")
 	names := pushes{"amd": amd, "arm": arm}
 	a.want("1.2", names, "linux/amd64 amd")
-	if _, err := a.DeleteManifest(t.Context(), "a", amd.Digest, ""); !errors.Is(err, registry.ErrConflict) {
+	if _, err := a.DeleteManifest(t.Context(), "a", amd.Digest, registry.Deletion{}); !errors.Is(err, registry.ErrConflict) {
 		t.Errorf("delete what a client's index has: %v", err)
 	}
-	if err := a.DeleteTag(t.Context(), "a", "1.2"); err != nil {
+	if err := a.DeleteTag(t.Context(), "a", "1.2", registry.Deletion{}); err != nil {
 		t.Fatal(err)
 	}
 	wantWarning(t, a.native("1.2-arm", "arm", "arm"), "")
@@ -235,7 +235,7 @@ func TestAssemblyOfAttested(t *testing.T) {
 	// Once more the first, and then it is deleted by what its tag points to.
 	a.put(t, "a", "1.2-amd64", "", a.body(wrapped.Digest))
 	a.want("1.2", names, "linux/amd64 amd", "unknown/unknown provenance", "linux/armv7 arm")
-	if _, err := a.DeleteManifest(t.Context(), "a", wrapped.Digest, ""); err != nil {
+	if _, err := a.DeleteManifest(t.Context(), "a", wrapped.Digest, registry.Deletion{}); err != nil {
 		t.Fatal(err)
 	}
 	a.want("1.2", names, "linux/armv7 arm")
@@ -418,13 +418,13 @@ func TestAssemblyDelete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.DeleteTag(t.Context(), "a", "1.2-arm"); err != nil {
+	if err := a.DeleteTag(t.Context(), "a", "1.2-arm", registry.Deletion{}); err != nil {
 		t.Fatal(err)
 	}
 	names["new amd"] = a.native("1.2-amd64", "amd64", "new amd")
 	a.want("1.2", names, "linux/amd64 new amd", "linux/armv7 arm") // deleting the tag left the entry
 
-	if _, err := a.DeleteManifest(t.Context(), "a", names["arm"].Digest, ""); err != nil {
+	if _, err := a.DeleteManifest(t.Context(), "a", names["arm"].Digest, registry.Deletion{}); err != nil {
 		t.Fatal(err)
 	}
 	a.want("1.2", names, "linux/amd64 new amd")
@@ -435,13 +435,13 @@ func TestAssemblyDelete(t *testing.T) {
 	if got, err := a.PlatformManifest(t.Context(), "a", both.Digest); err != nil || got.Digest != names["amd"].Digest {
 		t.Errorf("its image: %v, %v", got.Digest, err)
 	}
-	if _, err := a.DeleteManifest(t.Context(), "a", names["amd"].Digest, ""); err != nil {
+	if _, err := a.DeleteManifest(t.Context(), "a", names["amd"].Digest, registry.Deletion{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.ResolveManifest(t.Context(), "a", registry.Reference{Digest: both.Digest}); !errors.Is(err, registry.ErrManifestUnknown) {
 		t.Errorf("an index without an image is left: %v", err)
 	}
-	if _, err := a.DeleteManifest(t.Context(), "a", names["new amd"].Digest, ""); err != nil {
+	if _, err := a.DeleteManifest(t.Context(), "a", names["new amd"].Digest, registry.Deletion{}); err != nil {
 		t.Fatal(err)
 	}
 	a.want("1.2", names)
@@ -454,11 +454,11 @@ func TestAssemblyDeleteOld(t *testing.T) {
 	a := newAssembler(t, registry.IndexRule{})
 	names := pushes{"arm": a.native("1.2-arm", "arm", "arm")}
 	old := a.native("1.2-amd64", "amd64", "amd").Assembled[0].Digest
-	if err := a.DeleteTag(t.Context(), "a", "1.2-arm"); err != nil {
+	if err := a.DeleteTag(t.Context(), "a", "1.2-arm", registry.Deletion{}); err != nil {
 		t.Fatal(err)
 	}
 	names["new amd"] = a.native("1.2-amd64", "amd64", "new amd")
-	if _, err := a.DeleteManifest(t.Context(), "a", old, ""); err != nil {
+	if _, err := a.DeleteManifest(t.Context(), "a", old, registry.Deletion{}); err != nil {
 		t.Fatal(err)
 	}
 	a.want("1.2", names, "linux/amd64 new amd", "linux/armv7 arm")

@@ -173,7 +173,9 @@ func (c *client) session(small, large []byte) (digest.Digest, []byte) {
 			return err
 		})
 	}
-	c.must("delete tag", func() error { return gone(c.DeleteTag(ctx, "a/b", "removed"), registry.ErrManifestUnknown) })
+	c.must("delete tag", func() error {
+		return gone(c.DeleteTag(ctx, "a/b", "removed", registry.Deletion{}), registry.ErrManifestUnknown)
+	})
 	for _, repository := range []string{"c", "d"} {
 		c.must("delete blob", func() error {
 			return gone(c.DeleteBlob(ctx, repository, digest.FromBytes(small)), registry.ErrBlobUnknown)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -58,7 +56,8 @@ func (s *Service) PlatformManifest(ctx context.Context, repository string, index
 }
 
 // PutManifest stores a manifest and sets its tags. It fails with ErrManifestInvalid, ErrManifestBlobUnknown (the detail
-// lists what is missing), ErrDigestInvalid, ErrTagInvalid, ErrTooLarge, ErrNoSpace, and ErrDenied when a policy refuses it.
+// lists what is missing), ErrDigestInvalid, ErrTagInvalid, ErrTooLarge, ErrNoSpace, and ErrDenied when a policy refuses it or an
+// immutable tag points to something else.
 func (s *Service) PutManifest(ctx context.Context, repository string, p ManifestPush) (ManifestPushed, error) {
 	m, facts, err := s.readManifest(p)
 	if err != nil {
@@ -75,10 +74,14 @@ func (s *Service) PutManifest(ctx context.Context, repository string, p Manifest
 	for _, a := range assemblies {
 		facts.Assemblies = append(facts.Assemblies, a.facts())
 	}
+	facts.Immutable = func(tag string) bool { return s.immutable(repository, tag) }
 	err = s.facts.PutManifest(ctx, repository, facts)
 	var missing *metadata.MissingError
 	if errors.As(err, &missing) {
 		return ManifestPushed{}, explainMissing(missing)
+	}
+	if err := explainImmutable(repository, err); err != nil {
+		return ManifestPushed{}, err
 	}
 	if err != nil {
 		return ManifestPushed{}, explain(err, nil, "put manifest %s", facts.Digest)
@@ -228,29 +231,4 @@ func list(digests []digest.Digest) string {
 		b.WriteString(d.String())
 	}
 	return b.String()
-}
-
-// DeleteManifest removes a manifest, the tags that point to it, and its entry in indexes that the registry assembled: it returns
-// what became of their tags. It fails with ErrManifestUnknown, and with ErrConflict while an index of the repository needs it that
-// a client pushed. The user, who may be nobody, is who deletes.
-func (s *Service) DeleteManifest(ctx context.Context, repository string, d digest.Digest, user string) ([]Assembled, error) {
-	moved := make(map[string]digest.Digest)
-	err := s.facts.DeleteManifest(ctx, repository, d, s.withoutAbsent(moved, user))
-	var used *metadata.InUseError
-	if errors.As(err, &used) {
-		return nil, ErrConflict.Withf("manifest %s is part of the index %s: delete the index first", d, list(used.By)).Detailed(used.By)
-	}
-	if err != nil {
-		return nil, explain(err, ErrManifestUnknown, "delete manifest %s", d)
-	}
-	var tags []Assembled
-	for _, tag := range slices.Sorted(maps.Keys(moved)) {
-		tags = append(tags, Assembled{Tag: tag, Digest: moved[tag]})
-	}
-	return tags, nil
-}
-
-// DeleteTag removes a tag and nothing else. It fails with ErrManifestUnknown.
-func (s *Service) DeleteTag(ctx context.Context, repository, tag string) error {
-	return explain(s.facts.DeleteTag(ctx, repository, tag), ErrManifestUnknown, "delete tag %s", tag)
 }

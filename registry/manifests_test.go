@@ -114,7 +114,7 @@ func TestIndexHoldsItsChildren(t *testing.T) {
 		t.Errorf("of an index without linux/amd64: %v", err)
 	}
 	for _, held := range []digest.Digest{amd64.Digest, inner.Digest, arm.Digest} {
-		if _, err := f.DeleteManifest(t.Context(), "a/b", held, ""); !errors.Is(err, registry.ErrConflict) {
+		if _, err := f.DeleteManifest(t.Context(), "a/b", held, registry.Deletion{}); !errors.Is(err, registry.ErrConflict) {
 			t.Errorf("delete of a child: %v", err)
 		}
 	}
@@ -122,14 +122,14 @@ func TestIndexHoldsItsChildren(t *testing.T) {
 		t.Errorf("delete of a layer: %v", err)
 	}
 	// A child's own tag may go. The child stays.
-	if err := f.DeleteTag(t.Context(), "a/b", "x-amd64"); err != nil {
+	if err := f.DeleteTag(t.Context(), "a/b", "x-amd64", registry.Deletion{}); err != nil {
 		t.Error(err)
 	}
 	if _, err := f.Manifest(t.Context(), "a/b", ref(t, amd64.Digest.String())); err != nil {
 		t.Error(err)
 	}
 	for _, d := range []digest.Digest{outer.Digest, inner.Digest, amd64.Digest, arm.Digest} {
-		if _, err := f.DeleteManifest(t.Context(), "a/b", d, ""); err != nil {
+		if _, err := f.DeleteManifest(t.Context(), "a/b", d, registry.Deletion{}); err != nil {
 			t.Errorf("delete from the top: %v", err)
 		}
 	}
@@ -156,7 +156,7 @@ func TestSparseIndex(t *testing.T) {
 		t.Errorf("absent child: %v", err)
 	}
 	sparse.put(t, "a/b", pushed.Digest.String(), "", f.image(t, "a/b", config("linux", "arm"), []byte("layer")))
-	if _, err := f.DeleteManifest(t.Context(), "a/b", pushed.Digest, ""); !errors.Is(err, registry.ErrConflict) {
+	if _, err := f.DeleteManifest(t.Context(), "a/b", pushed.Digest, registry.Deletion{}); !errors.Is(err, registry.ErrConflict) {
 		t.Errorf("delete of the child that came later: %v", err)
 	}
 	required := index(t, map[string]registry.ManifestPushed{"linux/amd64": {Descriptor: v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString("absent"), Size: 6}}})
@@ -251,7 +251,7 @@ func TestReferrers(t *testing.T) {
 		t.Errorf("filtered: %v, %v", filtered, err)
 	}
 	// The subject may go, and others may refer to what never was there.
-	if _, err := f.DeleteManifest(t.Context(), "a/b", subject.Digest, ""); err != nil {
+	if _, err := f.DeleteManifest(t.Context(), "a/b", subject.Digest, registry.Deletion{}); err != nil {
 		t.Error(err)
 	}
 	if left, _, err := f.Referrers(t.Context(), "a/b", subject.Digest, "", registry.Page{N: 10}); err != nil || len(left) != 5 {

@@ -25,6 +25,10 @@ type Config struct {
 	Coverage []CoveragePolicy
 	// Indexes says of which tags the registry makes indexes. The first rule that matches a tag counts.
 	Indexes []IndexRule
+	// Immutable reports whether a tag never moves once it is set. Nil says that of none.
+	Immutable func(repository, tag string) bool
+	// SparseDeletes lets a manifest be deleted that a client's index lists. The index stays, without it.
+	SparseDeletes bool
 	// Redirect has clients read blobs from the blob store by themselves, where that is a storage.Linker.
 	Redirect bool
 	// URLAllowed reports whether a layer that is kept elsewhere may be at a URL. Nil allows all.
@@ -40,6 +44,8 @@ type Service struct {
 	urlAllowed    func(url string) bool
 	coverage      []CoveragePolicy
 	indexes       []IndexRule
+	immutable     func(repository, tag string) bool
+	sparseDeletes bool
 	links         storage.Linker // nil unless clients are to read from the blob store
 	sessions      sessions
 	buffers       buffers
@@ -53,10 +59,13 @@ func New(c Config) *Service {
 	if c.URLAllowed == nil {
 		c.URLAllowed = func(string) bool { return true }
 	}
+	if c.Immutable == nil {
+		c.Immutable = func(string, string) bool { return false }
+	}
 	s := &Service{
 		blobs: c.Blobs, facts: c.Metadata,
 		childRequired: c.ChildRequired, sparseImages: c.SparseImages, urlAllowed: c.URLAllowed, coverage: c.Coverage,
-		indexes: c.Indexes,
+		indexes: c.Indexes, immutable: c.Immutable, sparseDeletes: c.SparseDeletes,
 	}
 	if c.Redirect {
 		s.links, _ = c.Blobs.(storage.Linker)
@@ -144,17 +153,6 @@ func (s *Service) mountSource(ctx context.Context, m Mount) (string, error) {
 		}
 		last = names[page-1]
 	}
-}
-
-// DeleteBlob removes a blob from a repository. It fails with ErrBlobUnknown, and with ErrConflict while a manifest of
-// the repository references it.
-func (s *Service) DeleteBlob(ctx context.Context, repository string, d digest.Digest) error {
-	err := s.facts.DeleteBlob(ctx, repository, d)
-	var used *metadata.InUseError
-	if errors.As(err, &used) {
-		return ErrConflict.Withf("blob %s is referenced by %s: delete the manifest first", d, list(used.By)).Detailed(used.By)
-	}
-	return explain(err, ErrBlobUnknown, "delete blob %s", d)
 }
 
 // MinChunk returns how many bytes each chunk of an upload but the last should have; 0 where that makes no difference. Smaller ones

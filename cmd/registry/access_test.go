@@ -125,8 +125,16 @@ func (v visitor) pushImage(repository, tag, architecture string) http.Header {
 	return header
 }
 
-// endpoint is a route of the API with what it takes to use it.
+// endpoint is a route of the API with what it takes to use it. NAME stands for the repository, which is in front without it.
 type endpoint struct{ method, path, action string }
+
+// of is the path for a repository.
+func (e endpoint) of(repository string) string {
+	if strings.Contains(e.path, "NAME") {
+		return strings.Replace(e.path, "NAME", repository, 1)
+	}
+	return "/v2/" + repository + e.path
+}
 
 func endpoints() []endpoint {
 	d := digestOf("nothing of this")
@@ -139,6 +147,8 @@ func endpoints() []endpoint {
 		{"GET", "/blobs/uploads/none", "push"}, {"PATCH", "/blobs/uploads/none", "push"},
 		{"PUT", "/blobs/uploads/none?digest=" + d, "push"}, {"DELETE", "/blobs/uploads/none", "push"},
 		{"GET", "/tags/list", "pull"}, {"GET", "/tags/list?n=1", "pull"}, {"GET", "/referrers/" + d, "pull"},
+		{"DELETE", "/v2/_berth/repositories/NAME?now=what", "delete"},
+		{"GET", "/v2/_berth/tags/NAME/none", "pull"}, {"POST", "/v2/_berth/tags/NAME/none", "push"},
 	}
 }
 
@@ -189,7 +199,7 @@ func TestAccessTable(t *testing.T) {
 			for kind, v := range map[string]visitor{"password": v, "token": v.withToken(all)} {
 				for _, e := range endpoints() {
 					asked++
-					status, body, header := v.do(e.method, "/v2/"+repository+e.path, imageType, "")
+					status, body, header := v.do(e.method, e.of(repository), imageType, "")
 					want := 0
 					if !allowed(name, repository, e.action) {
 						if want = http.StatusForbidden; name == "" {
@@ -268,8 +278,8 @@ func testMounts(t *testing.T, visitors map[string]visitor) {
 func testSilence(t *testing.T, visitors map[string]visitor) {
 	for _, name := range []string{"", "eve", "ann", "robot"} {
 		for _, e := range endpoints() {
-			status, body, header := visitors[name].do(e.method, "/v2/secret/x"+e.path, imageType, "")
-			other, otherBody, otherHeader := visitors[name].do(e.method, "/v2/secret/none"+e.path, imageType, "")
+			status, body, header := visitors[name].do(e.method, e.of("secret/x"), imageType, "")
+			other, otherBody, otherHeader := visitors[name].do(e.method, e.of("secret/none"), imageType, "")
 			for _, h := range []http.Header{header, otherHeader} {
 				h.Del("Date")
 				h.Del("X-Request-Id")

@@ -44,7 +44,8 @@ func (s streams) loadConfig(args []string) (*config.Config, []string, error) {
 	_, rulesErr := compileRules(c)
 	_, policyErr := coverage(c.Policy)
 	_, indexErr := indexRules(c.Indexes)
-	if err := errors.Join(rulesErr, policyErr, indexErr); err != nil {
+	_, immutableErr := immutableTags(c.Immutability)
+	if err := errors.Join(rulesErr, policyErr, indexErr, immutableErr); err != nil {
 		return nil, nil, fmt.Errorf("the configuration has problems:\n%w", err)
 	}
 	return c, warnings, nil

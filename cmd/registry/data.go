@@ -183,6 +183,7 @@ func openFacts(ctx context.Context, c *config.Config, directory string, wholeObj
 		Connections:  c.Metadata.Postgres.Connections,
 		Lease:        c.GC.Lease,
 		Grace:        c.GC.Grace,
+		Trash:        c.Trash.Retain,
 		UploadExpiry: c.Storage.Maintenance.UploadPurging.Age,
 		WholeObjects: wholeObjects,
 		LockWait:     wait,

@@ -51,6 +51,9 @@ type gcStatus struct {
 	Oldest      *time.Time `json:"oldest"`      // since when the first of those is
 	Unused      int64      `json:"unused"`      // blobs that the next round removes
 	UnusedBytes int64      `json:"unusedBytes"` // of them
+	Trash       int64      `json:"trash"`       // deleted manifests that can be restored
+	TrashBytes  int64      `json:"trashBytes"`  // of blobs that are kept for them alone
+	NextPurge   *time.Time `json:"nextPurge"`   // when the first of them leaves the trash
 	DeadKeys    int64      `json:"deadKeys"`    // whose bytes wait for the end of gc.grace
 	NextDelete  *time.Time `json:"nextDelete"`  // of the first of those
 	// What the server that was asked did since it started; nothing without a server.
@@ -64,6 +67,7 @@ type gcStatus struct {
 type collectOptions struct {
 	DryRun         bool `json:"dryRun"`
 	DeleteUntagged bool `json:"deleteUntagged"`
+	Now            bool `json:"now"`
 }
 
 // collectResult is what `garbage-collect --json` prints.
@@ -118,6 +122,7 @@ func printStatus(out io.Writer, g gcStatus) error {
 	fmt.Fprintf(w, "queue\t%d links, %d due\n", g.Queue, g.Due)
 	fmt.Fprintf(w, "oldest due\t%s\n", timeString(g.Oldest, "none"))
 	fmt.Fprintf(w, "unused\t%d blobs, %s\n", g.Unused, bytesString(g.UnusedBytes))
+	fmt.Fprintf(w, "trash\t%d manifests, %s, the first leaves it at %s\n", g.Trash, bytesString(g.TrashBytes), timeString(g.NextPurge, "no time"))
 	fmt.Fprintf(w, "to be deleted\t%d blobs, the first at %s\n", g.DeadKeys, timeString(g.NextDelete, "no time"))
 	fmt.Fprintf(w, "since its start\t%d blobs collected, %s; the bytes of %d deleted\n", g.CollectedBlobs, bytesString(g.CollectedBytes), g.DeletedKeys)
 	return w.Flush()
@@ -154,7 +159,7 @@ repositories, once their lease is over (gc.lease), and delete bytes whose grace 
 and goes on serving.
 
 --delete-untagged deletes manifests first that have no tag, unless an index lists them, they are a signature or the like of something that is
-there, or they were pushed within gc.lease. Nodes that know an image by its digest alone, as those of a swarm do, can't pull it any more.`,
+there, a tag pointed to them within trash.retain, or they were pushed within gc.lease. They stay in the trash for trash.retain. Nodes that know an image by its digest alone, as those of a swarm do, can't pull it any more.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			return s.withCollector(command.Context(), args, func(c collector, settings *config.Config) error {
@@ -171,6 +176,7 @@ there, or they were pushed within gc.lease. Nodes that know an image by its dige
 	}
 	command.Flags().BoolVarP(&o.DryRun, "dry-run", "d", false, "only say what would be removed")
 	command.Flags().BoolVarP(&o.DeleteUntagged, "delete-untagged", "m", false, "delete manifests without a tag first")
+	command.Flags().BoolVar(&o.Now, "now", false, "with -m, don't keep them in the trash for trash.retain")
 	command.Flags().BoolVarP(&quiet, "quiet", "q", false, "don't list the manifests")
 	command.Flags().BoolVar(&asJSON, "json", false, "print what was done as JSON")
 	return command
@@ -255,11 +261,15 @@ func (l localCollector) status(ctx context.Context) (gcStatus, error) {
 	if err != nil {
 		return gcStatus{}, err
 	}
+	trash, err := l.facts.Trash(ctx)
+	if err != nil {
+		return gcStatus{}, err
+	}
 	paused, err := l.facts.Paused(ctx)
 	did := l.reaper.Status()
 	return gcStatus{
 		Paused: paused, Queue: q.Links, Due: q.Due, Oldest: optional(q.Oldest), Unused: q.Unused, UnusedBytes: q.UnusedBytes,
-		DeadKeys: q.DeadKeys, NextDelete: optional(q.Next), Round: optional(did.Last), Error: did.Error,
+		Trash: trash.Manifests, TrashBytes: trash.Bytes, NextPurge: optional(trash.Next), DeadKeys: q.DeadKeys, NextDelete: optional(q.Next), Round: optional(did.Last), Error: did.Error,
 		CollectedBlobs: did.Total.Collected.Blobs, CollectedBytes: did.Total.Collected.Bytes, DeletedKeys: did.Total.Keys,
 	}, err
 }
@@ -274,7 +284,7 @@ func optional(t time.Time) *time.Time {
 func (l localCollector) collect(ctx context.Context, o collectOptions) (r collectResult, err error) {
 	r.DryRun = o.DryRun
 	if o.DeleteUntagged {
-		err := l.reaper.DeleteUntagged(ctx, o.DryRun, func(m metadata.UntaggedManifest) {
+		err := l.reaper.DeleteUntagged(ctx, o.DryRun, metadata.Deletion{Now: o.Now}, func(m metadata.UntaggedManifest) {
 			r.Manifests = append(r.Manifests, m.Repository+"@"+m.Digest.String())
 		})
 		if err != nil {

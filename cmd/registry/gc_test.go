@@ -28,7 +28,8 @@ func blobFiles(t *testing.T, directory string) (n int) {
 // TestGarbageCollect deletes images and has their bytes collected: by a server that serves meanwhile, and without one.
 func TestGarbageCollect(t *testing.T) {
 	directory := t.TempDir()
-	r := serve(t, directory, "REGISTRY_AUTH=none", "REGISTRY_HTTP_TLS_MODE=off", "REGISTRY_GC_INTERVAL=1h", "REGISTRY_GC_LEASE=1s", "REGISTRY_GC_GRACE=1ms")
+	r := serve(t, directory, "REGISTRY_AUTH=none", "REGISTRY_HTTP_TLS_MODE=off", "REGISTRY_GC_INTERVAL=1h", "REGISTRY_GC_LEASE=1s", "REGISTRY_GC_GRACE=1ms",
+		"REGISTRY_TRASH_RETAIN=0s")
 	v := visitor{t: t, url: r.url()}
 	for _, image := range [][2]string{{"a", "amd64"}, {"b", "arm64"}, {"moved", "s390x"}, {"moved", "riscv64"}} {
 		v.pushImage("app", image[0], image[1])

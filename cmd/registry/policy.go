@@ -118,3 +118,33 @@ func tagMatcher(repositories, tags []string) (func(repository, tag string) bool,
 			(len(labels) == 0 || slices.ContainsFunc(labels, func(p glob.Tag) bool { return p.Match(tag) }))
 	}, nil
 }
+
+// immutableTags reads which tags never move.
+func immutableTags(c []config.ImmutabilityRule) (func(repository, tag string) bool, error) {
+	var rules []func(repository, tag string) bool
+	for i, r := range c {
+		rule, err := immutableTag(r)
+		if err != nil {
+			return nil, fmt.Errorf("immutability.%d: %w", i, err)
+		}
+		rules = append(rules, rule)
+	}
+	return func(repository, tag string) bool {
+		return slices.ContainsFunc(rules, func(applies func(repository, tag string) bool) bool { return applies(repository, tag) })
+	}, nil
+}
+
+func immutableTag(c config.ImmutabilityRule) (func(repository, tag string) bool, error) {
+	if len(c.Repositories) == 0 {
+		return nil, errors.New(`it needs repositories, such as ["**"]`)
+	}
+	applies, err := tagMatcher(c.Repositories, c.Tags)
+	if err != nil || len(c.Except) == 0 {
+		return applies, err
+	}
+	excepted, err := tagMatcher(c.Repositories, c.Except)
+	if err != nil {
+		return nil, fmt.Errorf("except: %w", err)
+	}
+	return func(repository, tag string) bool { return applies(repository, tag) && !excepted(repository, tag) }, nil
+}

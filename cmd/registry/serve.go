@@ -154,6 +154,7 @@ func apiHandler(c *config.Config, s *stores, l *reloader, set *metrics.Set) http
 	relative := c.HTTP.RelativeURLs
 	policies, _ := coverage(c.Policy)   // loading the configuration found no fault with it,
 	indexes, _ := indexRules(c.Indexes) // nor with these
+	immutable, _ := immutableTags(c.Immutability)
 	settings := api.Config{
 		Service: registry.New(registry.Config{
 			Blobs:         s.served(),
@@ -162,6 +163,8 @@ func apiHandler(c *config.Config, s *stores, l *reloader, set *metrics.Set) http
 			SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
 			Coverage:      policies,
 			Indexes:       indexes,
+			Immutable:     immutable,
+			SparseDeletes: c.Storage.Delete.Children == "sparse",
 			Redirect:      !c.Storage.Redirect.Disable,
 			URLAllowed:    urlAllowed(c.Validation),
 		}),

@@ -198,6 +198,10 @@ func (h *handler) serve(c *call) error {
 		return h.startUpload(c)
 	case kindUpload:
 		return h.serveUpload(c)
+	case kindRepository:
+		return h.deleteRepository(c)
+	case kindTag:
+		return h.serveTag(c)
 	}
 	writeBody(c, http.StatusOK, contentJSON, []byte("{}"))
 	return nil

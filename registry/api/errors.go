@@ -15,6 +15,7 @@ var (
 	errPageSize        = &registry.Error{Code: "PAGINATION_NUMBER_INVALID", Message: "invalid number of results: n is a whole number from 0"}
 	errRangeInvalid    = &registry.Error{Code: "RANGE_INVALID", Message: "the blob has no such range of bytes"}
 	errQuery           = &registry.Error{Code: "QUERY_INVALID", Message: "malformed query"}
+	errBody            = &registry.Error{Code: "BODY_INVALID", Message: "malformed body"}
 	errTooManyRequests = &registry.Error{Code: "TOOMANYREQUESTS", Message: "too many requests"}
 	errTooManyTags     = &registry.Error{Code: "TAG_INVALID", Message: "too many tags in one request"}
 	errUnauthorized    = &registry.Error{Code: "UNAUTHORIZED", Message: "authentication required"}
@@ -31,7 +32,7 @@ func status(e *registry.Error) int {
 	case registry.ErrBlobUnknown, registry.ErrUploadUnknown, registry.ErrManifestUnknown, registry.ErrNameUnknown, errNotFound:
 		return http.StatusNotFound
 	case registry.ErrDigestInvalid, registry.ErrSizeInvalid, registry.ErrManifestInvalid, registry.ErrNameInvalid,
-		registry.ErrTagInvalid, registry.ErrUploadInterrupted, errPageSize, errQuery:
+		registry.ErrTagInvalid, registry.ErrUploadInterrupted, errPageSize, errQuery, errBody:
 		return http.StatusBadRequest
 	case registry.ErrManifestBlobUnknown:
 		// The spec's table has 404, every registry in use 400, which is what clients have met.

@@ -156,16 +156,20 @@ func mediaType(r *http.Request) string {
 
 // deleteManifest deletes a tag, or a manifest with its tags (spec: "Deleting tags", "Deleting Manifests").
 func (h *handler) deleteManifest(c *call) error {
+	how, err := requestedDeletion(c)
+	if err != nil {
+		return err
+	}
 	var moved []registry.Assembled
-	var err error
 	if c.reference.Digest != "" {
-		moved, err = h.Service.DeleteManifest(c.r.Context(), c.repository, c.reference.Digest, c.client.Name())
+		moved, err = h.Service.DeleteManifest(c.r.Context(), c.repository, c.reference.Digest, how)
 	} else {
-		err = h.Service.DeleteTag(c.r.Context(), c.repository, c.reference.Tag)
+		err = h.Service.DeleteTag(c.r.Context(), c.repository, c.reference.Tag, how)
 	}
 	if err != nil {
 		return err
 	}
+	h.tellReturns(c, how)
 	h.audit(c, "delete", slog.String("reference", c.reference.String()))
 	h.auditAssembled(c, moved)
 	writeEmpty(c, http.StatusAccepted)

@@ -21,7 +21,11 @@ const (
 	kindUploads   kind = "uploads"
 	kindUpload    kind = "upload"
 	kindReferrers kind = "referrers"
-	kindToken     kind = "token" // no part of the API, but in the access line
+	// Berth's own, below /v2/_berth/.
+	kindRepository kind = "repository"
+	kindTag        kind = "tag"
+
+	kindToken kind = "token" // no part of the API, but in the access line
 )
 
 // methods returns the methods that k answers, as the Allow header wants them.
@@ -35,6 +39,10 @@ func (k kind) methods() string {
 		return "POST, OPTIONS"
 	case kindUpload:
 		return "GET, HEAD, PATCH, PUT, DELETE, OPTIONS"
+	case kindRepository:
+		return "DELETE, OPTIONS"
+	case kindTag:
+		return "GET, HEAD, POST, OPTIONS"
 	}
 	return "GET, HEAD, OPTIONS"
 }
@@ -113,10 +121,25 @@ func split(path string) (k kind, name, last string) {
 		return kindBase, "", ""
 	case rest == "_catalog":
 		return kindCatalog, "", ""
+	case strings.HasPrefix(rest, "_berth/"):
+		return splitOwn(rest[len("_berth/"):])
 	}
 	rest, last = cutLast(rest)
 	rest, noun := cutLast(rest)
 	return classify(rest, noun, last)
+}
+
+// splitOwn is split below /v2/_berth/.
+func splitOwn(rest string) (k kind, name, last string) {
+	noun, rest, _ := strings.Cut(rest, "/")
+	switch noun {
+	case "repositories":
+		return kindRepository, rest, ""
+	case "tags":
+		name, last = cutLast(rest)
+		return kindTag, name, last
+	}
+	return kindNone, "", ""
 }
 
 // classify tells the kinds apart by the last but one segment, the noun.
@@ -170,6 +193,12 @@ func (t *target) parseLast(method, escaped string) (err error) {
 			return registry.ErrDigestInvalid.Withf("invalid percent-encoding in the digest")
 		}
 		t.reference.Digest, err = registry.ParseDigest(last)
+	case kindTag:
+		if !ok {
+			return registry.ErrTagInvalid.Withf("invalid percent-encoding in the tag")
+		}
+		t.reference.Tag = last
+		return registry.CheckTag(last)
 	case kindUpload:
 		if !ok || !validUpload(last) {
 			return registry.ErrUploadUnknown

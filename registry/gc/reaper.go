@@ -46,10 +46,10 @@ type Config struct {
 
 // DeleteUntagged removes the manifests that metadata.Store.DeleteUntagged does, all of them, and calls each for every one. Dry removes
 // none. What they referenced is for the next round.
-func (r *Reaper) DeleteUntagged(ctx context.Context, dry bool, each func(metadata.UntaggedManifest)) error {
+func (r *Reaper) DeleteUntagged(ctx context.Context, dry bool, how metadata.Deletion, each func(metadata.UntaggedManifest)) error {
 	var last metadata.UntaggedManifest
 	for {
-		some, err := r.facts.DeleteUntagged(ctx, dry, last, batch)
+		some, err := r.facts.DeleteUntagged(ctx, dry, how, last, batch)
 		if err != nil {
 			return fmt.Errorf("delete untagged manifests: %w", err)
 		}
@@ -132,17 +132,20 @@ func (r *Reaper) Run(ctx context.Context) {
 // Report says what a round did.
 type Report struct {
 	Uploads   int                // ended
+	Purged    metadata.Purged    // from the trash
 	Collected metadata.Collected // links and blobs
 	Keys      int                // whose bytes were deleted
 }
 
 func (r *Report) add(more Report) {
 	r.Uploads += more.Uploads
+	r.Purged.Manifests += more.Purged.Manifests
+	r.Purged.States += more.Purged.States
 	r.Collected.Add(more.Collected)
 	r.Keys += more.Keys
 }
 
-// Round ends the uploads whose time is over, collects the blobs that nothing needs, and deletes the bytes whose time has come. It does
+// Round ends the uploads whose time is over, empties the trash, collects the blobs that nothing needs, and deletes the bytes whose time has come. It does
 // nothing while the clock can't be trusted, or collecting is paused.
 func (r *Reaper) Round(ctx context.Context) (done Report, err error) {
 	r.round.Lock()
@@ -185,6 +188,9 @@ func (r *Reaper) work(ctx context.Context) (done Report, err error) {
 			return done, fmt.Errorf("end uploads: %w", err)
 		}
 	}
+	if done.Purged, err = r.purge(ctx); err != nil {
+		return done, err
+	}
 	if done.Collected, err = r.collect(ctx); err != nil {
 		return done, err
 	}
@@ -195,6 +201,24 @@ func (r *Reaper) work(ctx context.Context) (done Report, err error) {
 		if err != nil {
 			return done, err
 		}
+	}
+	return done, nil
+}
+
+// purge removes from the trash what has been there for its time.
+func (r *Reaper) purge(ctx context.Context) (done metadata.Purged, err error) {
+	for {
+		some, err := r.facts.PurgeTrash(ctx, batch)
+		if err != nil {
+			return done, fmt.Errorf("empty the trash: %w", err)
+		}
+		done.Manifests, done.States = done.Manifests+some.Manifests, done.States+some.States
+		if some == (metadata.Purged{}) { // what an index listed comes after it
+			break
+		}
+	}
+	if done.Manifests > 0 {
+		r.log.Info("emptied the trash", "manifests", done.Manifests)
 	}
 	return done, nil
 }

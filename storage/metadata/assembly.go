@@ -84,7 +84,7 @@ func (s *Store) setAssembled(ctx context.Context, t *tx, repository int64, tag s
 	if err != nil {
 		return err
 	}
-	return setTag(ctx, t, repository, tag, id, index.User, true)
+	return s.setTag(ctx, t, repository, tag, id, index.Digest, mover{user: index.User, assembled: true})
 }
 
 const selectPart = `
@@ -158,7 +158,7 @@ func scanPart(row scanner) (p AssemblyPart, err error) {
 // leaveIndexes takes a manifest that is about to be deleted out of the indexes that the registry made: tags get an index of
 // what is left, or go with the last of it; an index that no tag points to any more keeps its other children, since nodes of
 // a swarm go on to pull it by its digest.
-func (s *Store) leaveIndexes(ctx context.Context, t *tx, repository, manifest int64, rebuild func(AssemblyPart) *NewManifest) error {
+func (s *Store) leaveIndexes(ctx context.Context, t *tx, repository, manifest int64, how Deletion) error {
 	leaving, err := collect(ctx, t, scanID, `
 		SELECT c.id
 		FROM manifest_children e
@@ -167,7 +167,7 @@ func (s *Store) leaveIndexes(ctx context.Context, t *tx, repository, manifest in
 		WHERE e.manifest = $1
 		  AND NOT EXISTS (SELECT 1 FROM tags WHERE manifest = c.id)
 		  AND NOT EXISTS (SELECT 1 FROM manifest_children o JOIN manifests p ON p.id = o.manifest
-		    WHERE o.child = c.id AND o.manifest <> $1 AND p.assembled = 0)`, manifest)
+		    WHERE o.child = c.id AND o.manifest <> $1 AND p.assembled = 0 AND p.deleted_at IS NULL)`, manifest)
 	if err != nil {
 		return err
 	}
@@ -176,21 +176,27 @@ func (s *Store) leaveIndexes(ctx context.Context, t *tx, repository, manifest in
 		gone[id] = true
 	}
 	for id := range gone {
-		if err := s.rebuildIndexes(ctx, t, repository, id, gone, rebuild); err != nil {
+		if err := s.rebuildIndexes(ctx, t, repository, id, gone, how); err != nil {
 			return err
 		}
 	}
-	parents, err := collect(ctx, t, scanID, `SELECT DISTINCT manifest FROM manifest_children WHERE child = $1`, manifest)
-	if err != nil || len(parents) == 0 {
-		return err
-	}
-	if _, err := t.exec(ctx, `UPDATE manifest_children SET child = NULL WHERE child = $1`, manifest); err != nil {
+	parents, err := collect(ctx, t, scanID, `
+		SELECT DISTINCT e.manifest FROM manifest_children e JOIN manifests p ON p.id = e.manifest
+		WHERE e.child = $1 AND p.deleted_at IS NULL`, manifest)
+	if err != nil {
 		return err
 	}
 	for _, parent := range parents {
-		_, err := t.exec(ctx, `
-			DELETE FROM manifests
-			WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM manifest_children WHERE manifest = $1 AND child IS NOT NULL)`, parent)
+		if _, err := t.exec(ctx, `UPDATE manifest_children SET child = NULL WHERE child = $1 AND manifest = $2`, manifest, parent); err != nil {
+			return err
+		}
+		empty, err := t.exists(ctx, `
+			SELECT 1 FROM manifests
+			WHERE id = $1 AND assembled = 1
+			  AND NOT EXISTS (SELECT 1 FROM manifest_children WHERE manifest = $1 AND child IS NOT NULL)`, parent)
+		if err == nil && empty {
+			err = s.discard(ctx, t, repository, parent, how)
+		}
 		if err != nil {
 			return err
 		}
@@ -199,7 +205,7 @@ func (s *Store) leaveIndexes(ctx context.Context, t *tx, repository, manifest in
 }
 
 // rebuildIndexes moves the tags that the registry set to an index which lists a manifest.
-func (s *Store) rebuildIndexes(ctx context.Context, t *tx, repository, manifest int64, gone map[int64]bool, rebuild func(AssemblyPart) *NewManifest) error {
+func (s *Store) rebuildIndexes(ctx context.Context, t *tx, repository, manifest int64, gone map[int64]bool, how Deletion) error {
 	tags, err := collect(ctx, t, scanString, `
 		SELECT DISTINCT t.name
 		FROM manifest_children e
@@ -220,16 +226,29 @@ func (s *Store) rebuildIndexes(ctx context.Context, t *tx, repository, manifest 
 			}
 		}
 		part.Children = rest
-		if index := rebuild(*part); index != nil {
-			err = s.setAssembled(ctx, t, repository, tag, *index)
-		} else {
-			_, err = t.exec(ctx, `DELETE FROM tags WHERE repository = $1 AND name = $2`, repository, tag)
-		}
-		if err != nil {
+		if err := s.replaceIndex(ctx, t, repository, tag, *part, how); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// replaceIndex moves a tag to an index of what is left, or deletes it.
+func (s *Store) replaceIndex(ctx context.Context, t *tx, repository int64, tag string, left AssemblyPart, how Deletion) error {
+	var index *NewManifest
+	if how.Rebuild != nil {
+		index = how.Rebuild(left)
+	}
+	if index != nil {
+		return s.setAssembled(ctx, t, repository, tag, *index)
+	}
+	if s.keeps(how) {
+		if err := s.endTags(ctx, t, how.User, true, `t.repository = $3 AND t.name = $4`, repository, tag); err != nil {
+			return err
+		}
+	}
+	_, err := t.exec(ctx, `DELETE FROM tags WHERE repository = $1 AND name = $2`, repository, tag)
+	return err
 }
 
 func scanID(row scanner) (id int64, err error) {

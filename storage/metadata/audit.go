@@ -20,7 +20,18 @@ var audits = []string{
 	 WHERE NOT EXISTS (SELECT 1 FROM manifest_blobs e WHERE e.repository = l.repository AND e.linked = l.digest)
 	   AND NOT EXISTS (SELECT 1 FROM gc_queue q WHERE q.repository = l.repository AND q.digest = l.digest)`,
 	`SELECT 'manifest ' || e.manifest || ' waits for a blob that its repository has' FROM manifest_blobs e
-	 JOIN repository_blobs l ON l.repository = e.repository AND l.digest = e.digest WHERE e.linked IS NULL`,
+	 JOIN repository_blobs l ON l.repository = e.repository AND l.digest = e.digest AND l.deleted_at IS NULL
+	 JOIN manifests m ON m.id = e.manifest AND m.deleted_at IS NULL
+	 WHERE e.linked IS NULL`,
+	`SELECT 'manifest ' || e.manifest || ' references a blob that its repository has in the trash' FROM repository_blobs l
+	 JOIN manifest_blobs e ON e.repository = l.repository AND e.linked = l.digest
+	 JOIN manifests m ON m.id = e.manifest AND m.deleted_at IS NULL
+	 WHERE l.deleted_at IS NOT NULL`,
+	`SELECT 'tag ' || t.name || ' of repository ' || t.repository || ' points to a manifest in the trash' FROM tags t
+	 JOIN manifests m ON m.id = t.manifest WHERE m.deleted_at IS NOT NULL`,
+	`SELECT 'index ' || e.manifest || ' lists a manifest in the trash as if it were there' FROM manifest_children e
+	 JOIN manifests c ON c.id = e.child AND c.deleted_at IS NOT NULL
+	 JOIN manifests m ON m.id = e.manifest AND m.deleted_at IS NULL`,
 	`SELECT 'manifest ' || e.manifest || ' waits for a manifest that its repository has' FROM manifest_children e
 	 JOIN manifests m ON m.repository = e.repository AND m.digest = e.digest AND m.deleted_at IS NULL WHERE e.child IS NULL`,
 	`SELECT 'blob under key ' || b.key || ' is in no repository and pinned by no upload' FROM blobs b

@@ -43,7 +43,7 @@ func (s *Store) LeaseBlob(ctx context.Context, repository string, d digest.Diges
 		if err != nil {
 			return err
 		}
-		linked, err := t.exists(ctx, `SELECT 1 FROM repository_blobs WHERE repository = $1 AND digest = $2`, id, sqlDigest(d))
+		linked, err := t.exists(ctx, `SELECT 1 FROM repository_blobs WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL`, id, sqlDigest(d))
 		if err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func (s *Store) blob(ctx context.Context, repository string, d digest.Digest) (b
 		return found(t.row(ctx, `
 			SELECT b.key, b.size, l.leased_until - {now}
 			FROM repositories r
-			JOIN repository_blobs l ON l.repository = r.id AND l.digest = $2
+			JOIN repository_blobs l ON l.repository = r.id AND l.digest = $2 AND l.deleted_at IS NULL
 			JOIN blobs b ON b.digest = l.digest
 			WHERE r.name = $1`, repository, sqlDigest(d)).Scan(&b.Key, &b.Size, &leased))
 	})
@@ -79,7 +79,7 @@ func (s *Store) BlobRepositories(ctx context.Context, d digest.Digest, last stri
 		names, err = collect(ctx, t, scanString, `
 			SELECT r.name
 			FROM repository_blobs l JOIN repositories r ON r.id = l.repository
-			WHERE l.digest = $1 AND r.name > $2
+			WHERE l.digest = $1 AND r.name > $2 AND l.deleted_at IS NULL
 			ORDER BY r.name LIMIT $3`, sqlDigest(d), last, limit)
 		return err
 	})
@@ -92,7 +92,7 @@ func (s *Store) MountBlob(ctx context.Context, repository, from string, d digest
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		source, err := t.exists(ctx, `
 			SELECT 1 FROM repositories r JOIN repository_blobs l ON l.repository = r.id
-			WHERE r.name = $1 AND l.digest = $2`, from, sqlDigest(d))
+			WHERE r.name = $1 AND l.digest = $2 AND l.deleted_at IS NULL`, from, sqlDigest(d))
 		if err != nil {
 			return err
 		}
@@ -118,7 +118,8 @@ func (e *InUseError) Error() string {
 }
 
 // DeleteBlob removes a blob from a repository, and the blob itself when it was in no other: its bytes die after
-// Config.Grace. It fails with ErrNotFound, and with an InUseError while manifests of the repository reference it.
+// Config.Grace. What only manifests in the trash reference goes there too. It fails with ErrNotFound, and with an InUseError while
+// manifests of the repository reference it.
 func (s *Store) DeleteBlob(ctx context.Context, repository string, d digest.Digest) error {
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		id, err := repositoryID(ctx, t, repository)
@@ -127,14 +128,17 @@ func (s *Store) DeleteBlob(ctx context.Context, repository string, d digest.Dige
 		}
 		users, err := collect(ctx, t, scanDigest, `
 			SELECT DISTINCT m.digest FROM manifest_blobs e JOIN manifests m ON m.id = e.manifest
-			WHERE e.repository = $1 AND e.linked = $2 ORDER BY m.digest LIMIT 10`, id, sqlDigest(d))
+			WHERE e.repository = $1 AND e.linked = $2 AND m.deleted_at IS NULL ORDER BY m.digest LIMIT 10`, id, sqlDigest(d))
 		if err != nil {
 			return err
 		}
 		if len(users) > 0 {
 			return &InUseError{By: digests(users)}
 		}
-		_, _, err = s.unlink(ctx, t, id, d)
+		hidden, err := hide(ctx, t, id, d)
+		if err == nil && !hidden {
+			_, _, err = s.unlink(ctx, t, id, d)
+		}
 		return err
 	})
 }
@@ -144,7 +148,7 @@ func (s *Store) DeleteBlob(ctx context.Context, repository string, d digest.Dige
 func (s *Store) link(ctx context.Context, t *tx, repository int64, d digest.Digest) error {
 	_, err := t.exec(ctx, `
 		INSERT INTO repository_blobs (repository, digest, leased_until) VALUES ($1, $2, {now} + $3)
-		ON CONFLICT (repository, digest) DO UPDATE SET leased_until = excluded.leased_until`,
+		ON CONFLICT (repository, digest) DO UPDATE SET leased_until = excluded.leased_until, deleted_at = NULL`,
 		repository, sqlDigest(d), s.config.Lease.Milliseconds())
 	if err != nil {
 		return err
@@ -164,6 +168,24 @@ func queueReview(ctx context.Context, t *tx, repository int64, d digest.Digest, 
 		ON CONFLICT (repository, digest) DO UPDATE SET review_after = excluded.review_after, version = gc_queue.version + 1`,
 		repository, sqlDigest(d), wait.Milliseconds())
 	return err
+}
+
+// hide makes a blob invisible in a repository that manifests in the trash reference and no others, and reports whether there are such.
+// It fails with ErrNotFound when the blob is not visible.
+func hide(ctx context.Context, t *tx, repository int64, d digest.Digest) (bool, error) {
+	visible, err := t.exists(ctx, `SELECT 1 FROM repository_blobs WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL`,
+		repository, sqlDigest(d))
+	if err == nil && !visible {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return false, err
+	}
+	n, err := t.exec(ctx, `
+		UPDATE repository_blobs SET deleted_at = {now}
+		WHERE repository = $1 AND digest = $2
+		  AND EXISTS (SELECT 1 FROM manifest_blobs WHERE repository = $1 AND linked = $2)`, repository, sqlDigest(d))
+	return n > 0, err
 }
 
 // unlink removes a link, with the blob of so many bytes when this was its last one. It fails with ErrNotFound.

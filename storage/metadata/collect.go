@@ -62,19 +62,33 @@ func scanCandidate(row scanner) (c candidate, err error) {
 func (s *Store) review(ctx context.Context, t *tx, c candidate, done *Collected) error {
 	done.Reviewed++
 	var left int64
-	var referenced bool
+	var referenced, kept bool
 	err := t.row(ctx, `
-		SELECT l.leased_until - {now}, EXISTS (SELECT 1 FROM manifest_blobs e WHERE e.repository = l.repository AND e.linked = l.digest)
-		FROM repository_blobs l WHERE l.repository = $1 AND l.digest = $2`, c.repository, c.digest).Scan(&left, &referenced)
-	switch {
-	case errors.Is(err, sql.ErrNoRows), err == nil && referenced:
+		SELECT l.leased_until - {now},
+		  EXISTS (SELECT 1 FROM manifest_blobs e JOIN manifests m ON m.id = e.manifest
+		    WHERE e.repository = l.repository AND e.linked = l.digest AND m.deleted_at IS NULL),
+		  EXISTS (SELECT 1 FROM manifest_blobs e WHERE e.repository = l.repository AND e.linked = l.digest)
+		FROM repository_blobs l WHERE l.repository = $1 AND l.digest = $2`, c.repository, c.digest).Scan(&left, &referenced, &kept)
+	forget := func() error {
 		_, err := t.exec(ctx, `DELETE FROM gc_queue WHERE repository = $1 AND digest = $2`, c.repository, c.digest)
 		return err
+	}
+	switch {
+	case errors.Is(err, sql.ErrNoRows), err == nil && referenced:
+		return forget()
 	case err != nil:
 		return err
 	case left > 0:
 		_, err := t.exec(ctx, `UPDATE gc_queue SET review_after = {now} + $3 WHERE repository = $1 AND digest = $2`, c.repository, c.digest, left)
 		return err
+	}
+	if kept { // for the trash, which sees to it later: nobody else does any more
+		_, err := t.exec(ctx, `UPDATE repository_blobs SET deleted_at = {now} WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL`,
+			c.repository, c.digest)
+		if err != nil {
+			return err
+		}
+		return forget()
 	}
 	done.Links++
 	size, dropped, err := s.unlink(ctx, t, c.repository, digest.Digest(c.digest))
@@ -156,9 +170,10 @@ type UntaggedManifest struct {
 }
 
 // DeleteUntagged removes up to limit manifests that no tag points to, that no index lists, and that describe nothing which is there,
-// unless they were pushed in the last Config.Lease: what is being pushed has no tag yet. It returns what it removed; dry removes
-// nothing, and returns those after the one that is given.
-func (s *Store) DeleteUntagged(ctx context.Context, dry bool, after UntaggedManifest, limit int) (removed []UntaggedManifest, err error) {
+// unless they were pushed in the last Config.Lease: what is being pushed has no tag yet. What the trash keeps counts as if it were
+// there, and for Config.Trash a tag that was moved or deleted counts, too. It returns what it removed; dry removes nothing, and returns those
+// after the one that is given.
+func (s *Store) DeleteUntagged(ctx context.Context, dry bool, how Deletion, after UntaggedManifest, limit int) (removed []UntaggedManifest, err error) {
 	scan := func(row scanner) (m UntaggedManifest, err error) {
 		var d sqlDigest
 		err = row.Scan(&m.id, &m.repository, &m.Repository, &d)
@@ -168,17 +183,19 @@ func (s *Store) DeleteUntagged(ctx context.Context, dry bool, after UntaggedMani
 	run := func(ctx context.Context, t *tx) error {
 		removed, err = collect(ctx, t, scan, `
 			SELECT m.id, m.repository, r.name, m.digest FROM manifests m JOIN repositories r ON r.id = m.repository
-			WHERE m.id > $3 AND m.pushed_at <= {now} - $1
+			WHERE m.id > $3 AND m.pushed_at <= {now} - $1 AND m.deleted_at IS NULL
 			  AND NOT EXISTS (SELECT 1 FROM tags t WHERE t.manifest = m.id)
+			  AND NOT EXISTS (SELECT 1 FROM tag_history h
+			    WHERE h.repository = m.repository AND h.digest = m.digest AND h.ended_at > {now} - $4)
 			  AND NOT EXISTS (SELECT 1 FROM manifest_children c WHERE c.child = m.id)
 			  AND (m.subject IS NULL OR NOT EXISTS (
-			    SELECT 1 FROM manifests s WHERE s.repository = m.repository AND s.digest = m.subject AND s.deleted_at IS NULL))
-			ORDER BY m.id LIMIT $2`, s.config.Lease.Milliseconds(), limit, after.id)
+			    SELECT 1 FROM manifests s WHERE s.repository = m.repository AND s.digest = m.subject))
+			ORDER BY m.id LIMIT $2`, s.config.Lease.Milliseconds(), limit, after.id, s.config.Trash.Milliseconds())
 		if err != nil || dry {
 			return err
 		}
 		for _, m := range removed {
-			if err := removeManifest(ctx, t, m.repository, m.id); err != nil {
+			if err := s.discard(ctx, t, m.repository, m.id, how); err != nil {
 				return err
 			}
 		}

@@ -304,7 +304,7 @@ func assemblySteps(ctx context.Context, s *metadata.Store, round int) ([]step, e
 	}
 	remove := func(m metadata.NewManifest) func(context.Context, *metadata.Store) error {
 		return func(ctx context.Context, s *metadata.Store) error {
-			return s.DeleteManifest(ctx, repository, m.Digest, func(p metadata.AssemblyPart) *metadata.NewManifest { return of(p.Children) })
+			return s.DeleteManifest(ctx, repository, m.Digest, metadata.Deletion{Rebuild: func(p metadata.AssemblyPart) *metadata.NewManifest { return of(p.Children) }})
 		}
 	}
 	tagged := func(ctx context.Context, s *metadata.Store) error {
@@ -356,13 +356,13 @@ func deleteSteps(ctx context.Context, s *metadata.Store, round int) ([]step, err
 	}
 	return []step{
 		{name: "delete tag", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.DeleteTag(ctx, repository, "x")
+			return s.DeleteTag(ctx, repository, "x", metadata.Deletion{})
 		}, repeated: metadata.ErrNotFound, check: isGone(func(ctx context.Context, s *metadata.Store) error {
 			_, _, err := s.TaggedManifest(ctx, repository, "x", false)
 			return err
 		})},
 		{name: "delete manifest", call: func(ctx context.Context, s *metadata.Store) error {
-			return s.DeleteManifest(ctx, repository, m.Digest, nil)
+			return s.DeleteManifest(ctx, repository, m.Digest, metadata.Deletion{})
 		}, repeated: metadata.ErrNotFound, check: isGone(func(ctx context.Context, s *metadata.Store) error {
 			_, _, err := s.Manifest(ctx, repository, m.Digest, false)
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -36,6 +37,8 @@ type NewManifest struct {
 	User string
 	// Assemblies are the indexes to make of the tags, in order.
 	Assemblies []Assembly
+	// Immutable reports whether a tag that points to another manifest is not to be moved. Nil says that of none.
+	Immutable func(tag string) bool
 }
 
 // Edge is a reference of a manifest.
@@ -66,7 +69,8 @@ func (e *MissingError) Error() string {
 }
 
 // PutManifest stores a manifest in a repository, made if missing, sets its tags and makes its assemblies. Storing what is
-// there only does so and sets the time of the push. It fails with a MissingError.
+// there only does so and sets the time of the push; one that is in the trash comes out of it. It fails with a MissingError, and with an
+// ImmutableError.
 func (s *Store) PutManifest(ctx context.Context, repository string, m NewManifest) error {
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		repositoryID, err := makeRepository(ctx, t, repository)
@@ -81,7 +85,8 @@ func (s *Store) PutManifest(ctx context.Context, repository string, m NewManifes
 			return err
 		}
 		for _, tag := range m.Tags {
-			if err := setTag(ctx, t, repositoryID, tag, id, m.User, false); err != nil {
+			by := mover{user: m.User, immutable: m.Immutable != nil && m.Immutable(tag)}
+			if err := s.setTag(ctx, t, repositoryID, tag, id, m.Digest, by); err != nil {
 				return err
 			}
 		}
@@ -115,6 +120,11 @@ func touchManifest(ctx context.Context, t *tx, repository int64, m NewManifest) 
 
 func (s *Store) makeManifest(ctx context.Context, t *tx, repository int64, m NewManifest) (int64, error) {
 	id, err := insertManifest(ctx, t, repository, m)
+	if errors.Is(err, sql.ErrNoRows) { // it is in the trash
+		if err = emptyTrashOf(ctx, t, repository, m.Digest); err == nil {
+			id, err = insertManifest(ctx, t, repository, m)
+		}
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -134,11 +144,21 @@ func (s *Store) makeManifest(ctx context.Context, t *tx, repository int64, m New
 	if err := keepChildren(ctx, t, id, m); err != nil {
 		return 0, err
 	}
-	_, err = t.exec(ctx, `UPDATE manifest_children SET child = $1 WHERE repository = $2 AND digest = $3 AND child IS NULL`,
-		id, repository, sqlDigest(m.Digest))
-	return id, err
+	return id, fillChildEdges(ctx, t, repository, id, sqlDigest(m.Digest))
 }
 
+// emptyTrashOf removes a manifest that is in the trash.
+func emptyTrashOf(ctx context.Context, t *tx, repository int64, d digest.Digest) error {
+	var id int64
+	err := t.row(ctx, `SELECT id FROM manifests WHERE repository = $1 AND digest = $2 AND deleted_at IS NOT NULL`,
+		repository, sqlDigest(d)).Scan(&id)
+	if err != nil {
+		return err
+	}
+	return removeManifest(ctx, t, repository, id)
+}
+
+// insertManifest fails with sql.ErrNoRows when there is a row.
 func insertManifest(ctx context.Context, t *tx, repository int64, m NewManifest) (id int64, err error) {
 	var annotations []byte
 	if len(m.Annotations) > 0 {
@@ -155,6 +175,8 @@ func insertManifest(ctx context.Context, t *tx, repository int64, m NewManifest)
 		  annotations, created, pushed_at, pushed_by, os, architecture, variant)
 		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, c.created), {now}, $11, c.os, c.architecture, c.variant
 		FROM (SELECT 1 AS one) AS always LEFT JOIN blobs c ON c.digest = $6
+		WHERE true
+		ON CONFLICT (repository, digest) DO NOTHING
 		RETURNING id`,
 		repository, sqlDigest(m.Digest), m.MediaType, m.ArtifactType, sqlDigest(m.Subject), sqlDigest(m.Config), m.Size, total,
 		nullable(string(annotations)), millis(m.Created), m.User).Scan(&id)
@@ -167,7 +189,7 @@ func insertBlobEdges(ctx context.Context, t *tx, repository, manifest int64, edg
 		var linked sqlDigest
 		err := t.row(ctx, `
 			INSERT INTO manifest_blobs (manifest, position, repository, digest, linked, size, media_type)
-			VALUES ($1, $2, $3, $4, (SELECT digest FROM repository_blobs WHERE repository = $3 AND digest = $4), $5, $6)
+			VALUES ($1, $2, $3, $4, (SELECT digest FROM repository_blobs WHERE repository = $3 AND digest = $4 AND deleted_at IS NULL), $5, $6)
 			RETURNING linked`,
 			manifest, position, repository, sqlDigest(e.Digest), e.Size, e.MediaType).Scan(&linked)
 		if err != nil {
@@ -213,18 +235,51 @@ func keepChildren(ctx context.Context, t *tx, id int64, m NewManifest) error {
 	return err
 }
 
-func setTag(ctx context.Context, t *tx, repository int64, name string, manifest int64, user string, assembled bool) error {
+// mover says who moves a tag and how.
+type mover struct {
+	user string
+	// assembled is set when the registry does it.
+	assembled bool
+	// immutable refuses to move the tag when it points to another manifest.
+	immutable bool
+}
+
+// setTag points a tag to a manifest, and notes what it pointed to before.
+func (s *Store) setTag(ctx context.Context, t *tx, repository int64, name string, manifest int64, d digest.Digest, by mover) error {
+	if by.immutable {
+		if err := refuseMove(ctx, t, repository, name, d); err != nil {
+			return err
+		}
+	}
+	err := s.endTags(ctx, t, by.user, false, `t.repository = $3 AND t.name = $4 AND t.manifest <> $5`, repository, name, manifest)
+	if err != nil {
+		return err
+	}
 	mark := 0
-	if assembled {
+	if by.assembled {
 		mark = 1
 	}
-	_, err := t.exec(ctx, `
+	_, err = t.exec(ctx, `
 		INSERT INTO tags (repository, name, manifest, updated_at, updated_by, assembled) VALUES ($1, $2, $3, {now}, $4, $5)
 		ON CONFLICT (repository, name) DO UPDATE
 		SET manifest = excluded.manifest, updated_at = excluded.updated_at, updated_by = excluded.updated_by,
 		  assembled = excluded.assembled`,
-		repository, name, manifest, user, mark)
+		repository, name, manifest, by.user, mark)
 	return err
+}
+
+// refuseMove fails with an ImmutableError when a tag points to something else than d.
+func refuseMove(ctx context.Context, t *tx, repository int64, name string, d digest.Digest) error {
+	var current sqlDigest
+	err := t.row(ctx, `SELECT m.digest FROM tags t JOIN manifests m ON m.id = t.manifest WHERE t.repository = $1 AND t.name = $2`,
+		repository, name).Scan(&current)
+	switch {
+	case errors.Is(err, sql.ErrNoRows), err == nil && digest.Digest(current) == d:
+		return nil
+	case err != nil:
+		return err
+	}
+	return &ImmutableError{Tag: name, Digest: digest.Digest(current)}
 }
 
 const manifestByTag = `
@@ -271,7 +326,7 @@ func (s *Store) ConfigPlatform(ctx context.Context, repository string, d digest.
 	return s.platform(ctx, `
 		SELECT b.os, b.architecture, b.variant
 		FROM repositories r
-		JOIN repository_blobs l ON l.repository = r.id AND l.digest = $2
+		JOIN repository_blobs l ON l.repository = r.id AND l.digest = $2 AND l.deleted_at IS NULL
 		JOIN blobs b ON b.digest = l.digest
 		WHERE r.name = $1`, repository, d)
 }
@@ -292,61 +347,6 @@ func (s *Store) platform(ctx context.Context, query, repository string, d digest
 		return found(t.row(ctx, query, repository, sqlDigest(d)).Scan(&os, &architecture, &variant))
 	})
 	return Platform{OS: os.String, Architecture: architecture.String, Variant: variant.String}, err
-}
-
-// DeleteManifest removes a manifest and the tags that point to it, and queues what it referenced for the collector. It
-// fails with ErrNotFound, and with an InUseError while an index of the repository needs it that a client pushed. Tags of
-// indexes that the registry made move to what rebuild makes of the children that are left; nil deletes the tag.
-func (s *Store) DeleteManifest(ctx context.Context, repository string, d digest.Digest, rebuild func(AssemblyPart) *NewManifest) error {
-	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
-		repositoryID, err := repositoryID(ctx, t, repository)
-		if err != nil {
-			return err
-		}
-		var id int64
-		err = t.row(ctx, `SELECT id FROM manifests WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL`,
-			repositoryID, sqlDigest(d)).Scan(&id)
-		if err != nil {
-			return found(err)
-		}
-		if err := refuseParents(ctx, t, id); err != nil {
-			return err
-		}
-		if err := s.leaveIndexes(ctx, t, repositoryID, id, rebuild); err != nil {
-			return err
-		}
-		return removeManifest(ctx, t, repositoryID, id)
-	})
-}
-
-func refuseParents(ctx context.Context, t *tx, id int64) error {
-	parents, err := collect(ctx, t, scanDigest, `
-		SELECT DISTINCT m.digest FROM manifest_children e JOIN manifests m ON m.id = e.manifest
-		WHERE e.child = $1 AND m.assembled = 0 ORDER BY m.digest LIMIT 10`, id)
-	if err == nil && len(parents) > 0 {
-		return &InUseError{By: digests(parents)}
-	}
-	return err
-}
-
-func removeManifest(ctx context.Context, t *tx, repository, id int64) error {
-	dropped, err := collect(ctx, t, scanDigest,
-		`SELECT DISTINCT linked FROM manifest_blobs WHERE manifest = $1 AND linked IS NOT NULL`, id)
-	if err != nil {
-		return err
-	}
-	if _, err := t.exec(ctx, `DELETE FROM tags WHERE manifest = $1`, id); err != nil {
-		return err
-	}
-	if _, err := t.exec(ctx, `DELETE FROM manifests WHERE id = $1`, id); err != nil {
-		return err
-	}
-	for _, d := range dropped {
-		if err := queueReview(ctx, t, repository, digest.Digest(d), 0); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Children returns what an index of a repository lists, in order, present or not. Of a manifest that is no index or not

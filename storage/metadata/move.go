@@ -14,7 +14,7 @@ import (
 // tables are all that are moved, each after those that it references: snapshots of SQLite end with it.
 var tables = []string{
 	"repositories", "blobs", "repository_blobs", "manifests", "manifest_bodies", "manifest_blobs", "manifest_children", "tags",
-	"uploads", "dead_keys", "generations", "gc_queue", "settings", "robots",
+	"tag_history", "uploads", "dead_keys", "generations", "gc_queue", "settings", "robots",
 }
 
 // movedSetting is the name under which an SQLite database says that its facts were moved away.
@@ -104,7 +104,7 @@ func (m *move) copy(ctx context.Context, t pgx.Tx) error {
 			return fmt.Errorf("table %s: %w", table, err)
 		}
 	}
-	for _, table := range []string{"repositories", "manifests"} { // whose ids go on where they were
+	for _, table := range []string{"repositories", "manifests", "tag_history"} { // whose ids go on where they were
 		_, err := t.Exec(ctx, `SELECT setval(pg_get_serial_sequence('`+table+`', 'id'), (SELECT coalesce(max(id), 0) + 1 FROM `+table+`), false)`)
 		if err != nil {
 			return err

@@ -101,7 +101,7 @@ func TestServersTogether(t *testing.T) {
 		if got, _, err := two.TaggedManifest(t.Context(), "a", "latest", true); err != nil || got.Digest != m.Digest {
 			t.Fatalf("the other server finds %v, %v", got, err)
 		}
-		must(t, two.DeleteManifest(t.Context(), "a", m.Digest, nil))
+		must(t, two.DeleteManifest(t.Context(), "a", m.Digest, metadata.Deletion{}))
 		if _, _, err := one.Manifest(t.Context(), "a", m.Digest, false); !errors.Is(err, metadata.ErrNotFound) {
 			t.Fatalf("deleted at the other server: %v", err)
 		}

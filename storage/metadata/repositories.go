@@ -48,7 +48,10 @@ func (s *Store) Tags(ctx context.Context, repository, last string, limit int) (n
 		}
 		names, err = collect(ctx, t, scanString,
 			`SELECT name FROM tags WHERE repository = $1 AND name > $2 ORDER BY name LIMIT $3`, id, last, limit)
-		return err
+		if err != nil || len(names) > 0 || last != "" {
+			return err
+		}
+		return refuseDeleted(ctx, t, id)
 	})
 	return names, err
 }
@@ -67,15 +70,16 @@ func (s *Store) ManifestTags(ctx context.Context, repository string, d digest.Di
 	return names, err
 }
 
-// DeleteTag removes a tag. It fails with ErrNotFound.
-func (s *Store) DeleteTag(ctx context.Context, repository, name string) error {
-	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
-		n, err := t.exec(ctx, `
-			DELETE FROM tags
-			WHERE repository = (SELECT id FROM repositories WHERE name = $1) AND name = $2`, repository, name)
-		if err == nil && n == 0 {
-			return ErrNotFound
-		}
-		return err
-	})
+// refuseDeleted fails with ErrNotFound when nothing of a repository is left but what is in the trash.
+func refuseDeleted(ctx context.Context, t *tx, id int64) error {
+	deleted, err := t.exists(ctx, `
+		SELECT 1 FROM repositories r WHERE r.id = $1
+		  AND (EXISTS (SELECT 1 FROM tag_history WHERE repository = r.id)
+		    OR EXISTS (SELECT 1 FROM manifests WHERE repository = r.id AND deleted_at IS NOT NULL))
+		  AND NOT EXISTS (SELECT 1 FROM manifests WHERE repository = r.id AND deleted_at IS NULL)
+		  AND NOT EXISTS (SELECT 1 FROM repository_blobs WHERE repository = r.id AND deleted_at IS NULL)`, id)
+	if err == nil && deleted {
+		err = ErrNotFound
+	}
+	return err
 }

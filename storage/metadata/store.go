@@ -44,6 +44,8 @@ type Config struct {
 	Lease time.Duration
 	// Grace is how long the bytes of a deleted blob stay. It has to outlast running downloads. 24 h.
 	Grace time.Duration
+	// Trash is how long deleted manifests, and what tags pointed to before, are kept to be restored. Zero keeps nothing.
+	Trash time.Duration
 	// UploadExpiry is how long an upload session lives after its last chunk. 168 h.
 	UploadExpiry time.Duration
 	// WholeObjects is set when the blob store can't append to objects, and a late writer could replace one: then each claim

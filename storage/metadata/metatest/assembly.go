@@ -77,7 +77,7 @@ func testAssemblyEnds(t *testing.T, f *fixture) {
 		t.Errorf("a client's tag is shown as %+v", seen)
 	}
 	f.exec(t, 1, `DELETE FROM tags WHERE name = 'all'`)
-	wantInUse(t, "delete what a client's index lists", f.DeleteManifest(t.Context(), "a", one.Digest, rebuild), made.Digest)
+	wantInUse(t, "delete what a client's index lists", f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{Rebuild: rebuild}), made.Digest)
 }
 
 // testAssemblyDelete deletes what was assembled, one by one.
@@ -87,7 +87,7 @@ func testAssemblyDelete(t *testing.T, f *fixture) {
 	f.put(t, "a", assembled(one, &seen))
 	f.put(t, "a", assembled(two, &seen))
 	both, first, rest := indexOf(seen.Tagged), indexOf(seen.Tagged[:1]), indexOf(seen.Tagged[1:])
-	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, rebuild))
+	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{Rebuild: rebuild}))
 	f.wantManifest(t, "a", tagged(*rest, "all"))
 	f.wantManifest(t, "a", *both)    // for who has its digest, with what is left of it
 	f.wantNoManifest(t, "a", *first) // of which nothing is
@@ -96,8 +96,8 @@ func testAssemblyDelete(t *testing.T, f *fixture) {
 	if n := f.number(t, `SELECT count(*) FROM manifest_children WHERE child IS NULL`); n != 0 {
 		t.Errorf("%d references still wait for what was pushed again", n)
 	}
-	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, rebuild))
-	must(t, f.DeleteManifest(t.Context(), "a", two.Digest, rebuild))
+	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{Rebuild: rebuild}))
+	must(t, f.DeleteManifest(t.Context(), "a", two.Digest, metadata.Deletion{Rebuild: rebuild}))
 	f.wantNoManifest(t, "a", tagged(*both, "all"))
 	f.wantNoManifest(t, "a", *rest)
 	f.audit(t)
@@ -119,13 +119,13 @@ func testAssemblyListed(t *testing.T, f *fixture) {
 		if !early {
 			f.put(t, repository, *outer)
 		}
-		err := f.DeleteManifest(t.Context(), repository, one.Digest, rebuild)
+		err := f.DeleteManifest(t.Context(), repository, one.Digest, metadata.Deletion{Rebuild: rebuild})
 		if used, ok := errors.AsType[*metadata.InUseError](err); !ok || len(used.By) != 1 || used.By[0] != all.Digest {
 			t.Errorf("%s: deleted under an index: %v", repository, err)
 		}
-		must(t, f.DeleteManifest(t.Context(), repository, outer.Digest, rebuild))
-		must(t, f.DeleteManifest(t.Context(), repository, all.Digest, rebuild))
-		must(t, f.DeleteManifest(t.Context(), repository, one.Digest, rebuild))
+		must(t, f.DeleteManifest(t.Context(), repository, outer.Digest, metadata.Deletion{Rebuild: rebuild}))
+		must(t, f.DeleteManifest(t.Context(), repository, all.Digest, metadata.Deletion{Rebuild: rebuild}))
+		must(t, f.DeleteManifest(t.Context(), repository, one.Digest, metadata.Deletion{Rebuild: rebuild}))
 		f.audit(t)
 	}
 }

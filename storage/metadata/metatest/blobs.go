@@ -141,9 +141,9 @@ func testDeleteBlobInUse(t *testing.T, f *fixture) {
 	f.put(t, "a", two)
 	wantInUse(t, "delete", f.DeleteBlob(t.Context(), "a", blob(1)), one.Digest, two.Digest)
 	must(t, f.DeleteBlob(t.Context(), "b", blob(1))) // nothing needs it there
-	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{}))
 	wantInUse(t, "delete", f.DeleteBlob(t.Context(), "a", blob(1)), two.Digest)
-	must(t, f.DeleteManifest(t.Context(), "a", two.Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", two.Digest, metadata.Deletion{}))
 	f.wantUse(t, key, "blob")
 	must(t, f.DeleteBlob(t.Context(), "a", blob(1)))
 	f.wantDeadLater(t, key)

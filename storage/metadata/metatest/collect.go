@@ -47,7 +47,7 @@ func testCollectLease(t *testing.T, f *fixture) {
 	f.wantCollected(t, 0, 0)
 	// A manifest that is deleted early has its blobs looked at early, too: their lease still holds.
 	f.put(t, "a", image("one", blob(1)))
-	must(t, f.DeleteManifest(t.Context(), "a", image("one", blob(1)).Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", image("one", blob(1)).Digest, metadata.Deletion{}))
 	if done := f.wantCollected(t, 0, 0); done.Reviewed != 1 {
 		t.Errorf("%d links were looked at", done.Reviewed)
 	}
@@ -68,11 +68,11 @@ func testCollectReferenced(t *testing.T, f *fixture) {
 	f.put(t, "a", two)
 	f.endLease(t, "a", blob(1))
 	f.wantCollected(t, 0, 0)
-	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{}))
 	f.wantCollected(t, 0, 0)
 	f.wantBlob(t, blob(1), key, "a")
 	// The blob's lease began anew with the question of wantBlob.
-	must(t, f.DeleteManifest(t.Context(), "a", two.Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", two.Digest, metadata.Deletion{}))
 	f.endLease(t, "a", blob(1))
 	f.wantCollected(t, 1, 1)
 }
@@ -87,7 +87,7 @@ func testCollectSharedBlob(t *testing.T, f *fixture) {
 	f.wantBlob(t, blob(1), key, "b")
 	f.endLease(t, "b", blob(1))
 	f.wantCollected(t, 0, 0)
-	must(t, f.DeleteManifest(t.Context(), "b", image("one", blob(1)).Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "b", image("one", blob(1)).Digest, metadata.Deletion{}))
 	f.wantCollected(t, 1, 1)
 	f.wantUse(t, key, "dead")
 }
@@ -150,7 +150,7 @@ func testDeleteUntagged(t *testing.T, f *fixture) {
 	}
 	f.exec(t, 6, `UPDATE manifests SET pushed_at = 1 WHERE digest <> $1`, encoded(young.Digest))
 	for _, dry := range []bool{true, false} {
-		removed, err := f.DeleteUntagged(t.Context(), dry, metadata.UntaggedManifest{}, 100)
+		removed, err := f.DeleteUntagged(t.Context(), dry, metadata.Deletion{}, metadata.UntaggedManifest{}, 100)
 		must(t, err)
 		var got []digest.Digest
 		for _, m := range removed {

@@ -74,7 +74,7 @@ func (f *fixture) crowdStep(t *testing.T, rng *rand.Rand, id string) error {
 	case 4, 5:
 		return conflict(f.PutManifest(ctx, repository, m))
 	case 6:
-		return conflict(f.DeleteManifest(ctx, repository, m.Digest, nil))
+		return conflict(f.DeleteManifest(ctx, repository, m.Digest, metadata.Deletion{}))
 	}
 	return conflict(f.DeleteBlob(ctx, repository, d))
 }
@@ -149,7 +149,7 @@ func testParentAndChild(t *testing.T, f *fixture) {
 		parent.Children[0].Optional = true
 		pair := []metadata.NewManifest{parent, child}
 		together(t, 2, func(i int) error { return f.PutManifest(t.Context(), "a", pair[i]) })
-		wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, nil), parent.Digest)
+		wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, metadata.Deletion{}), parent.Digest)
 	}
 }
 
@@ -170,7 +170,7 @@ func testSnapshot(t *testing.T, f *fixture) {
 		}
 		defer done.Store(true)
 		for range 60 {
-			err = errors.Join(err, f.PutManifest(t.Context(), "a", one), f.DeleteManifest(t.Context(), "a", one.Digest, nil))
+			err = errors.Join(err, f.PutManifest(t.Context(), "a", one), f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{}))
 		}
 		return err
 	})

@@ -82,7 +82,7 @@ func testRepositories(t *testing.T, f *fixture) {
 	f.start(t, "empty")
 	f.push(t, "only-a-blob", blob(1))
 	f.put(t, "emptied", image("one"))
-	must(t, f.DeleteManifest(t.Context(), "emptied", image("one").Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "emptied", image("one").Digest, metadata.Deletion{}))
 	wantPages(t, names, func(last string, limit int) ([]string, error) { return f.Repositories(t.Context(), last, limit) })
 }
 
@@ -122,9 +122,9 @@ func testReferrers(t *testing.T, f *fixture) {
 	want("", "nowhere")
 	f.put(t, "a", subject)
 	want("", "a", signature, sbom)
-	must(t, f.DeleteManifest(t.Context(), "a", sbom.Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", sbom.Digest, metadata.Deletion{}))
 	want("", "a", signature)
-	must(t, f.DeleteManifest(t.Context(), "a", subject.Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", subject.Digest, metadata.Deletion{}))
 	want("", "a", signature)
 }
 

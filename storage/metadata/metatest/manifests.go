@@ -104,7 +104,7 @@ func testPutAgain(t *testing.T, f *fixture) {
 	if n := f.number(t, `SELECT count(*) FROM manifest_blobs`); n != 1 {
 		t.Errorf("%d references after two pushes", n)
 	}
-	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{}))
 	f.put(t, "a", tagged(one, "third"))
 	f.wantManifest(t, "a", tagged(one, "third"))
 	f.wantNoManifest(t, "a", tagged(image("two"), "first", "second"))
@@ -128,8 +128,8 @@ func testSHA512Manifest(t *testing.T, f *fixture) {
 	parent := index("parent", child.Digest)
 	parent.Subject = child.Digest
 	f.put(t, "a", parent)
-	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, nil), parent.Digest)
-	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, nil))
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, metadata.Deletion{}), parent.Digest)
+	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{}))
 	f.wantManifest(t, "a", child)
 }
 
@@ -163,13 +163,13 @@ func testDeleteTag(t *testing.T, f *fixture) {
 	f.put(t, "a", tagged(one, "x", "y"))
 	f.put(t, "b", tagged(one, "x"))
 	for _, where := range []struct{ repository, tag string }{{"a", "z"}, {"b", "y"}, {"nowhere", "x"}} {
-		wantError(t, "delete", f.DeleteTag(t.Context(), where.repository, where.tag), metadata.ErrNotFound)
+		wantError(t, "delete", f.DeleteTag(t.Context(), where.repository, where.tag, metadata.Deletion{}), metadata.ErrNotFound)
 	}
-	must(t, f.DeleteTag(t.Context(), "a", "x"))
-	wantError(t, "delete again", f.DeleteTag(t.Context(), "a", "x"), metadata.ErrNotFound)
+	must(t, f.DeleteTag(t.Context(), "a", "x", metadata.Deletion{}))
+	wantError(t, "delete again", f.DeleteTag(t.Context(), "a", "x", metadata.Deletion{}), metadata.ErrNotFound)
 	f.wantManifest(t, "a", tagged(one, "y"))
 	f.wantManifest(t, "b", tagged(one, "x"))
-	must(t, f.DeleteTag(t.Context(), "a", "y"))
+	must(t, f.DeleteTag(t.Context(), "a", "y", metadata.Deletion{}))
 	f.wantManifest(t, "a", one)
 }
 
@@ -221,7 +221,7 @@ func testFillBlob(t *testing.T, f *fixture) {
 		f.audit(t)
 		arrive(blob(1))
 		wantInUse(t, i, f.DeleteBlob(t.Context(), "a", blob(1)), m.Digest)
-		must(t, f.DeleteManifest(t.Context(), "a", m.Digest, nil))
+		must(t, f.DeleteManifest(t.Context(), "a", m.Digest, metadata.Deletion{}))
 		must(t, f.DeleteBlob(t.Context(), "a", blob(1)))
 	}
 }
@@ -235,12 +235,12 @@ func testFillChild(t *testing.T, f *fixture) {
 	f.put(t, "b", parent)
 	f.wantChildren(t, "a", parent)
 	f.put(t, "a", child)
-	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, nil), parent.Digest)
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, metadata.Deletion{}), parent.Digest)
 	f.wantChildren(t, "b", parent)
 	parent.Children[0].Optional = false
 	f.wantChildren(t, "a", parent)
-	must(t, f.DeleteManifest(t.Context(), "a", parent.Digest, nil))
-	must(t, f.DeleteManifest(t.Context(), "a", child.Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", parent.Digest, metadata.Deletion{}))
+	must(t, f.DeleteManifest(t.Context(), "a", child.Digest, metadata.Deletion{}))
 }
 
 // wantChildren fails unless an index lists its children as its edges say: Optional is for those that are absent.
@@ -264,7 +264,7 @@ func testChildren(t *testing.T, f *fixture) {
 	f.wantChildren(t, "a", parent)
 	f.wantChildren(t, "a", one)
 	f.wantChildren(t, "nowhere", one)
-	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", two.Digest, nil), parent.Digest)
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", two.Digest, metadata.Deletion{}), parent.Digest)
 }
 
 func testDeleteManifest(t *testing.T, f *fixture) {
@@ -275,10 +275,10 @@ func testDeleteManifest(t *testing.T, f *fixture) {
 	f.put(t, "a", two)
 	f.put(t, "b", image("three"))
 	for _, repository := range []string{"b", "nowhere"} {
-		wantError(t, "delete in "+repository, f.DeleteManifest(t.Context(), repository, one.Digest, nil), metadata.ErrNotFound)
+		wantError(t, "delete in "+repository, f.DeleteManifest(t.Context(), repository, one.Digest, metadata.Deletion{}), metadata.ErrNotFound)
 	}
-	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, nil))
-	wantError(t, "delete again", f.DeleteManifest(t.Context(), "a", one.Digest, nil), metadata.ErrNotFound)
+	must(t, f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{}))
+	wantError(t, "delete again", f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{}), metadata.ErrNotFound)
 	f.wantNoManifest(t, "a", one)
 	f.wantManifest(t, "a", two)
 	for i, version := range map[int]int64{1: 2, 2: 2} {
@@ -297,14 +297,14 @@ func testDeleteChild(t *testing.T, f *fixture) {
 		f.put(t, "a", m)
 	}
 	f.put(t, "b", child)
-	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, nil), one.Digest, two.Digest)
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, metadata.Deletion{}), one.Digest, two.Digest)
 	f.wantManifest(t, "a", child)
-	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", one.Digest, nil), index("over").Digest)
-	must(t, f.DeleteManifest(t.Context(), "b", child.Digest, nil))
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", one.Digest, metadata.Deletion{}), index("over").Digest)
+	must(t, f.DeleteManifest(t.Context(), "b", child.Digest, metadata.Deletion{}))
 	for _, name := range []string{"over", "one", "two"} {
-		must(t, f.DeleteManifest(t.Context(), "a", index(name).Digest, nil))
+		must(t, f.DeleteManifest(t.Context(), "a", index(name).Digest, metadata.Deletion{}))
 	}
-	must(t, f.DeleteManifest(t.Context(), "a", child.Digest, nil))
+	must(t, f.DeleteManifest(t.Context(), "a", child.Digest, metadata.Deletion{}))
 }
 
 // testPlatform looks at what is recorded of an image's config, which no method tells yet.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	"berth/storage/metadata"
 
@@ -35,22 +36,28 @@ func Run(t *testing.T, open Open) {
 	for _, area := range []struct {
 		name  string
 		tests suite
+		trash time.Duration
 	}{
-		{"Uploads", uploadTests()},
-		{"Blobs", blobTests()},
-		{"Manifests", manifestTests()},
-		{"Collect", collectTests()},
-		{"Lists", listTests()},
-		{"Keys", keyTests()},
-		{"Facts", factTests()},
-		{"Robots", robotTests()},
-		{"Walk", walkTests()},
-		{"Concurrent", concurrentTests()},
+		{"Uploads", uploadTests(), 0},
+		{"Blobs", blobTests(), 0},
+		{"Manifests", manifestTests(), 0},
+		{"ManifestsWithTrash", manifestTests(), time.Hour}, // nobody sees what is in it
+		{"Collect", collectTests(), 0},
+		{"Trash", trashTests(), time.Hour},
+		{"Lists", listTests(), 0},
+		{"ListsWithTrash", listTests(), time.Hour},
+		{"Keys", keyTests(), 0},
+		{"Facts", factTests(), 0},
+		{"Robots", robotTests(), 0},
+		{"Walk", walkTests(), 0},
+		{"WalkWithTrash", walkTests(), time.Hour},
+		{"Concurrent", concurrentTests(), 0},
+		{"ConcurrentWithTrash", concurrentTests(), time.Hour},
 	} {
 		t.Run(area.name, func(t *testing.T) {
 			for _, test := range area.tests {
 				t.Run(test.name, func(t *testing.T) {
-					f := newFixture(t, open, metadata.Config{})
+					f := newFixture(t, open, metadata.Config{Trash: area.trash})
 					test.run(t, f)
 					f.audit(t)
 				})
@@ -66,6 +73,8 @@ type fixture struct {
 	// sql is the same database, for what no method tells and to let time pass.
 	sql *sql.DB
 	ids int // of uploads
+	// trash is set when what is deleted is kept there.
+	trash bool
 }
 
 func newFixture(t testing.TB, open Open, c metadata.Config) *fixture {
@@ -77,7 +86,7 @@ func newFixture(t testing.TB, open Open, c metadata.Config) *fixture {
 		}
 		return d
 	}
-	f := &fixture{Store: open(t, c), open: open}
+	f := &fixture{Store: open(t, c), open: open, trash: c.Trash > 0}
 	if writing == nil {
 		t.Fatal("the store does not wrap its driver with Config.Wrap")
 	}

@@ -24,6 +24,14 @@ type model struct {
 	uploads      map[string]metadata.Upload
 	manifests    map[place]metadata.NewManifest
 	tags         map[string]map[string]digest.Digest // by repository
+	// keeps is set when there is a trash: trash are the manifests in it, and hidden the links that nobody sees.
+	keeps  bool
+	trash  map[place]metadata.NewManifest
+	hidden map[place]bool
+	// holds are the digests that the edges of a manifest, deleted or not, are linked to.
+	holds map[place]map[digest.Digest]bool
+	// history is what tags pointed to before, the oldest first, by repository.
+	history map[string]map[string][]digest.Digest
 	// keys are all that were ever given out, with their use: "upload", "blob", "dead", or "" for forgotten.
 	keys map[string]string
 }
@@ -37,6 +45,10 @@ func newModel() *model {
 		uploads:      make(map[string]metadata.Upload),
 		manifests:    make(map[place]metadata.NewManifest),
 		tags:         make(map[string]map[string]digest.Digest),
+		trash:        make(map[place]metadata.NewManifest),
+		hidden:       make(map[place]bool),
+		holds:        make(map[place]map[digest.Digest]bool),
+		history:      make(map[string]map[string][]digest.Digest),
 		keys:         make(map[string]string),
 	}
 }
@@ -66,11 +78,50 @@ func (m *model) held(d digest.Digest) digest.Digest {
 func (m *model) link(repository string, d digest.Digest) {
 	m.repositories[repository] = true
 	m.links[place{repository, d}], m.leased[place{repository, d}] = true, true
+	delete(m.hidden, place{repository, d})
+	m.fill(repository, d)
+}
+
+// fill links the edges that wait for a digest.
+func (m *model) fill(repository string, d digest.Digest) {
+	for p, held := range m.holds {
+		if p.repository == repository && lists(m.any(p), d) {
+			held[d] = true
+		}
+	}
+}
+
+// any is a manifest, deleted or not.
+func (m *model) any(p place) metadata.NewManifest {
+	if live, ok := m.manifests[p]; ok {
+		return live
+	}
+	return m.trash[p]
+}
+
+func lists(m metadata.NewManifest, d digest.Digest) bool {
+	is := func(e metadata.Edge) bool { return e.Digest == d }
+	return slices.ContainsFunc(m.Blobs, is) || slices.ContainsFunc(m.Children, is)
+}
+
+// kept reports whether any manifest, deleted or not, holds a digest.
+func (m *model) kept(repository string, d digest.Digest) bool {
+	for p, held := range m.holds {
+		if p.repository == repository && held[d] {
+			return true
+		}
+	}
+	return false
 }
 
 // dropUnused removes a blob that is linked nowhere and pinned by nothing.
 func (m *model) dropUnused(d digest.Digest) {
 	for l := range m.links {
+		if l.digest == d {
+			return
+		}
+	}
+	for l := range m.hidden {
 		if l.digest == d {
 			return
 		}
@@ -139,18 +190,147 @@ func (m *model) missing(repository string, manifest metadata.NewManifest) error 
 
 func (m *model) put(repository string, manifest metadata.NewManifest) {
 	m.repositories[repository] = true
-	m.manifests[place{repository, manifest.Digest}] = manifest
+	p := place{repository, manifest.Digest}
+	if !m.has(repository, manifest.Digest) {
+		delete(m.trash, p)
+		m.holds[p] = make(map[digest.Digest]bool)
+		for _, e := range manifest.Blobs {
+			if m.links[place{repository, e.Digest}] {
+				m.holds[p][e.Digest] = true
+			}
+		}
+		for _, e := range manifest.Children {
+			if m.has(repository, e.Digest) {
+				m.holds[p][e.Digest] = true
+			}
+		}
+	}
+	m.manifests[p] = manifest
+	m.fill(repository, manifest.Digest)
 	if m.tags[repository] == nil {
 		m.tags[repository] = make(map[string]digest.Digest)
 	}
 	for _, tag := range manifest.Tags {
-		m.tags[repository][tag] = manifest.Digest
+		m.setTag(repository, tag, manifest.Digest)
 	}
 }
 
-func (m *model) deleteManifest(repository string, d digest.Digest) {
-	delete(m.manifests, place{repository, d})
-	maps.DeleteFunc(m.tags[repository], func(_ string, tagged digest.Digest) bool { return tagged == d })
+func (m *model) setTag(repository, tag string, d digest.Digest) {
+	if was, ok := m.tags[repository][tag]; ok && was != d {
+		m.endTag(repository, tag, m.keeps)
+	}
+	m.tags[repository][tag] = d
+}
+
+// endTag takes a tag away, and notes what it pointed to if that is kept.
+func (m *model) endTag(repository, tag string, kept bool) {
+	if kept {
+		if m.history[repository] == nil {
+			m.history[repository] = make(map[string][]digest.Digest)
+		}
+		m.history[repository][tag] = append(m.history[repository][tag], m.tags[repository][tag])
+	}
+	delete(m.tags[repository], tag)
+}
+
+func (m *model) deleteManifest(repository string, d digest.Digest, kept bool) {
+	p := place{repository, d}
+	if kept {
+		m.trash[p] = m.manifests[p]
+	} else {
+		delete(m.holds, p)
+		for other := range m.holds {
+			if other.repository == repository {
+				delete(m.holds[other], d)
+			}
+		}
+	}
+	delete(m.manifests, p)
+	for tag, tagged := range maps.Clone(m.tags[repository]) {
+		if tagged == d {
+			m.endTag(repository, tag, kept)
+		}
+	}
+}
+
+// deleteRepository deletes all of a repository.
+func (m *model) deleteRepository(repository string, kept bool) {
+	for p := range maps.Clone(m.manifests) {
+		if p.repository == repository {
+			m.deleteManifest(repository, p.digest, kept)
+		}
+	}
+	if !kept {
+		m.purge(repository)
+		delete(m.history, repository)
+	}
+	for l := range maps.Clone(m.links) {
+		if l.repository == repository {
+			delete(m.links, l)
+			m.hidden[l] = true
+		}
+	}
+	for l := range maps.Clone(m.hidden) {
+		if l.repository == repository && !kept {
+			delete(m.hidden, l)
+			m.dropUnused(l.digest)
+		}
+	}
+}
+
+// purge empties the trash of a repository.
+func (m *model) purge(repository string) {
+	for p := range maps.Clone(m.trash) {
+		if p.repository == repository {
+			delete(m.trash, p)
+			delete(m.holds, p)
+		}
+	}
+}
+
+// revive brings a manifest back from the trash.
+func (m *model) revive(repository string, d digest.Digest) {
+	p := place{repository, d}
+	manifest, ok := m.trash[p]
+	if !ok {
+		return
+	}
+	delete(m.trash, p)
+	m.manifests[p] = manifest
+	for _, e := range manifest.Blobs {
+		l := place{repository, e.Digest}
+		if m.holds[p][e.Digest] && m.hidden[l] {
+			delete(m.hidden, l)
+			m.links[l] = true
+			m.fill(repository, e.Digest)
+		}
+	}
+	m.fill(repository, d)
+	for _, e := range manifest.Children {
+		if m.holds[p][e.Digest] {
+			m.revive(repository, e.Digest)
+		}
+	}
+}
+
+// deleted reports whether nothing of a repository is left but what is in the trash.
+func (m *model) deleted(repository string) bool {
+	in := func(all map[place]bool) bool {
+		for p := range all {
+			if p.repository == repository {
+				return true
+			}
+		}
+		return false
+	}
+	live, trash := maps.Clone(m.links), make(map[place]bool)
+	for p := range m.manifests {
+		live[p] = true
+	}
+	for p := range m.trash {
+		trash[p] = true
+	}
+	return !in(live) && (in(trash) || len(m.history[repository]) > 0)
 }
 
 // users returns the manifests of a repository that reference a blob.
@@ -213,7 +393,7 @@ func (w *walk) compareUploads() {
 
 func (w *walk) compareTags(repository string) {
 	tags, err := w.Tags(w.t.Context(), repository, "", 10)
-	if !w.model.repositories[repository] {
+	if !w.model.repositories[repository] || w.model.deleted(repository) {
 		wantError(w.t, "tags of an unknown repository", err, metadata.ErrNotFound)
 		return
 	}
@@ -221,6 +401,7 @@ func (w *walk) compareTags(repository string) {
 	if want := slices.Sorted(maps.Keys(w.model.tags[repository])); !slices.Equal(tags, want) {
 		w.t.Errorf("tags of %s: %q, want %q", repository, tags, want)
 	}
+	w.compareHistory(repository)
 	for tag, d := range w.model.tags[repository] {
 		w.wantManifest(w.t, repository, tagged(w.model.manifests[place{repository, d}], tag))
 	}
@@ -236,4 +417,27 @@ func (w *walk) compareManifest(repository string, m metadata.NewManifest) {
 		m.Children[i].Optional = !w.model.has(repository, e.Digest)
 	}
 	w.wantChildren(w.t, repository, m)
+}
+
+func (w *walk) compareHistory(repository string) {
+	for _, tag := range walkTags() {
+		want := slices.Clone(w.model.history[repository][tag])
+		if d, ok := w.model.tags[repository][tag]; ok {
+			want = append(want, d)
+		}
+		slices.Reverse(want)
+		states, err := w.TagHistory(w.t.Context(), repository, tag, 1000)
+		if len(want) == 0 {
+			wantError(w.t, "history of a tag that never was", err, metadata.ErrNotFound)
+			continue
+		}
+		must(w.t, err)
+		var got []digest.Digest
+		for _, s := range states {
+			got = append(got, s.Digest)
+			there := w.model.any(place{repository, s.Digest}).Digest != ""
+			wantEqual(w.t, "kept", s.Kept, there)
+		}
+		wantEqual(w.t, "history of "+repository+":"+tag, got, want)
+	}
 }

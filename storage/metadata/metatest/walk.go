@@ -2,6 +2,7 @@ package metatest
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 
@@ -13,12 +14,13 @@ import (
 // walkTests compare the store with a model of it along random sequences of calls.
 func walkTests() suite {
 	var tests suite
-	for seed := range uint64(3) {
+	for seed := range uint64(8) {
 		tests = append(tests, struct {
 			name string
 			run  func(t *testing.T, f *fixture)
 		}{fmt.Sprintf("Seed%d", seed), func(t *testing.T, f *fixture) {
 			w := &walk{fixture: f, t: t, rng: rand.New(rand.NewPCG(seed, 0)), model: newModel()}
+			w.model.keeps = f.trash
 			w.run(300)
 		}})
 	}
@@ -37,6 +39,7 @@ func (w *walk) run(steps int) {
 	moves := []func(){
 		w.start, w.start, w.claim, w.checkpoint, w.commit, w.commit, w.commit, w.cancel, w.expire,
 		w.mount, w.lease, w.deleteBlob, w.put, w.put, w.put, w.deleteManifest, w.deleteTag, w.forget, w.collect,
+		w.restore, w.restore, w.purge, w.deleteRepository,
 	}
 	for step := range steps {
 		moves[w.rng.IntN(len(moves))]()
@@ -209,6 +212,7 @@ func (w *walk) lease() {
 		return
 	}
 	must(w.t, err)
+	w.model.leased[place{repository, d}] = true
 	wantEqual(w.t, "leased blob", b, metadata.Blob{Digest: d, Key: w.model.blobs[d], Size: blobSize})
 }
 
@@ -224,13 +228,18 @@ func (w *walk) deleteBlob() {
 	default:
 		must(w.t, err)
 		delete(w.model.links, place{repository, d})
+		if w.model.kept(repository, d) {
+			w.model.hidden[place{repository, d}] = true
+		}
 		w.model.dropUnused(d)
 	}
 }
 
 // collect ends some leases and has the collector look.
 func (w *walk) collect() {
-	for l := range w.model.links {
+	all := maps.Clone(w.model.links)
+	maps.Copy(all, w.model.hidden)
+	for l := range all {
 		if w.model.leased[l] && w.chance(2) {
 			delete(w.model.leased, l)
 			w.endLease(w.t, l.repository, l.digest)
@@ -239,9 +248,15 @@ func (w *walk) collect() {
 	done, err := w.Collect(w.t.Context(), 100)
 	must(w.t, err)
 	links, blobs := 0, len(w.model.blobs)
-	for l := range w.model.links {
-		if !w.model.leased[l] && len(w.model.users(l.repository, l.digest)) == 0 {
+	for l := range all {
+		switch {
+		case w.model.leased[l] || len(w.model.users(l.repository, l.digest)) > 0:
+		case w.model.kept(l.repository, l.digest):
 			delete(w.model.links, l)
+			w.model.hidden[l] = true
+		default:
+			delete(w.model.links, l)
+			delete(w.model.hidden, l)
 			w.model.dropUnused(l.digest)
 			links++
 		}
@@ -255,7 +270,7 @@ func (w *walk) collect() {
 func (w *walk) put() {
 	repository, m := w.repository(), pick(w.rng, walkManifests())
 	if !w.chance(4) {
-		m.Tags = []string{pick(w.rng, []string{"x", "y", "z"})}
+		m.Tags = []string{pick(w.rng, walkTags())}
 	}
 	err := w.PutManifest(w.t.Context(), repository, m)
 	if missing := w.model.missing(repository, m); missing != nil {
@@ -268,7 +283,8 @@ func (w *walk) put() {
 
 func (w *walk) deleteManifest() {
 	repository, m := w.repository(), pick(w.rng, walkManifests())
-	err := w.DeleteManifest(w.t.Context(), repository, m.Digest, nil)
+	how := metadata.Deletion{Now: w.chance(4)}
+	err := w.DeleteManifest(w.t.Context(), repository, m.Digest, how)
 	parents := w.model.parents(repository, m.Digest)
 	switch {
 	case !w.model.has(repository, m.Digest):
@@ -277,19 +293,92 @@ func (w *walk) deleteManifest() {
 		wantInUse(w.t, "delete manifest", err, parents...)
 	default:
 		must(w.t, err)
-		w.model.deleteManifest(repository, m.Digest)
+		w.model.deleteManifest(repository, m.Digest, w.keeps(how))
 	}
 }
 
 func (w *walk) deleteTag() {
-	repository, tag := w.repository(), pick(w.rng, []string{"x", "y", "z"})
-	err := w.DeleteTag(w.t.Context(), repository, tag)
+	repository, tag, how := w.repository(), pick(w.rng, walkTags()), metadata.Deletion{Now: w.chance(4)}
+	err := w.DeleteTag(w.t.Context(), repository, tag, how)
 	if _, ok := w.model.tags[repository][tag]; !ok {
 		wantError(w.t, "delete tag", err, metadata.ErrNotFound)
 		return
 	}
 	must(w.t, err)
-	delete(w.model.tags[repository], tag)
+	w.model.endTag(repository, tag, w.keeps(how))
+}
+
+func walkTags() []string { return []string{"x", "y", "z"} }
+
+// keeps reports whether what is deleted goes to the trash.
+func (w *walk) keeps(how metadata.Deletion) bool { return w.trash && !how.Now }
+
+func (w *walk) deleteRepository() {
+	if !w.chance(5) {
+		return
+	}
+	repository, how := w.repository(), metadata.Deletion{Now: w.chance(3)}
+	done, err := w.DeleteRepository(w.t.Context(), repository, how)
+	want := metadata.DeletedRepository{Tags: len(w.model.tags[repository])}
+	for p := range w.model.manifests {
+		if p.repository == repository {
+			want.Manifests++
+		}
+	}
+	for l := range w.model.links {
+		if l.repository == repository {
+			want.Blobs++
+		}
+	}
+	if want == (metadata.DeletedRepository{}) {
+		wantError(w.t, "delete a repository that is empty", err, metadata.ErrNotFound)
+		return
+	}
+	must(w.t, err)
+	wantEqual(w.t, "deleted", done, want)
+	w.model.deleteRepository(repository, w.keeps(how))
+}
+
+func (w *walk) restore() {
+	repository, tag, m := w.repository(), pick(w.rng, walkTags()), pick(w.rng, walkManifests())
+	err := w.RestoreTag(w.t.Context(), repository, tag, m.Digest, "", false)
+	if w.model.any(place{repository, m.Digest}).Digest == "" {
+		wantError(w.t, "restore what is not there", err, metadata.ErrNotFound)
+		return
+	}
+	must(w.t, err)
+	w.model.revive(repository, m.Digest)
+	w.model.setTag(repository, tag, m.Digest)
+}
+
+// purge lets the time of all pass that is in the trash.
+func (w *walk) purge() {
+	if !w.trash || !w.chance(3) {
+		return
+	}
+	for _, statement := range []string{`UPDATE manifests SET deleted_at = 1 WHERE deleted_at IS NOT NULL`, `UPDATE tag_history SET ended_at = 1`} {
+		_, err := w.sql.ExecContext(w.t.Context(), statement)
+		must(w.t, err)
+	}
+	purged, states := 0, 0
+	for done := (metadata.Purged{Manifests: 1}); done != (metadata.Purged{}); {
+		var err error
+		done, err = w.PurgeTrash(w.t.Context(), 2)
+		must(w.t, err)
+		purged, states = purged+done.Manifests, states+done.States
+	}
+	wantEqual(w.t, "purged manifests", purged, len(w.model.trash))
+	want := 0
+	for _, tags := range w.model.history {
+		for _, h := range tags {
+			want += len(h)
+		}
+	}
+	wantEqual(w.t, "purged states of tags", states, want)
+	for _, repository := range walkRepositories() {
+		w.model.purge(repository)
+		delete(w.model.history, repository)
+	}
 }
 
 // forget lets the grace pass and forgets the keys that are dead, as the reaper does.
