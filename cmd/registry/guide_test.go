@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -209,6 +210,41 @@ func TestMultiarchGuide(t *testing.T) {
 	for _, want := range []string{"dry run: nothing was changed", "OCI index, 2 images", "\n  provenance", `"platform": "linux/amd64"`, `"platform": "linux/arm/v7"`} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("%q is not in\n%s", want, all.String())
+		}
+	}
+}
+
+// TestDeleteGuide does what docs/guides/delete.md says, with its configuration.
+func TestDeleteGuide(t *testing.T) {
+	const path = "../../docs/guides/delete.md"
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\nimmutability:\n")
+	rules, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("the guide has no rule")
+	}
+	g := newGallery(t, "REGISTRY_IMMUTABILITY="+rules)
+	for _, repository := range []string{"app", "old/app"} {
+		g.image(repository, "1.2", v1.MediaTypeImageManifest, "linux/amd64")
+	}
+	time.Sleep(1100 * time.Millisecond) // its five minutes are a second here
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	script(t, filepath.Join(bin, "registry"), `BERTH_TEST_COMMAND=1 exec `+self+` "$@"`)
+	guide := guideRunner{t, t.TempDir(), append([]string{"PATH=" + bin + ":" + os.Getenv("PATH")}, g.environ...)}
+	var all []string
+	for _, block := range shellBlocks(t, path) {
+		all = append(all, guide.run(strings.NewReplacer("registry.lan:5000", g.host, "--before 5m", "--before 1s").Replace(block)))
+	}
+	for i, want := range []string{"it can be restored until", "/app:1.2 points to sha256:", "old/app: 1 tags, 1 manifests", "2 manifests, "} {
+		if i >= len(all) || !strings.Contains(all[i], want) {
+			t.Errorf("%q is not in block %d of %q", want, i, all)
 		}
 	}
 }

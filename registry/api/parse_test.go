@@ -55,6 +55,12 @@ func TestParse(t *testing.T) {
 		{"GET", "/v2/tags/list/tags/list", target{kind: kindTags, repository: "tags/list"}},
 		{"GET", "/v2/a/manifests/list", tagged(kindManifest, "a", "list")},
 
+		// What the spec does not have.
+		{"DELETE", "/v2/_berth/repositories/a/b", target{kind: kindRepository, repository: "a/b"}},
+		{"DELETE", "/v2/_berth/repositories/a/manifests/b", target{kind: kindRepository, repository: "a/manifests/b"}},
+		{"GET", "/v2/_berth/tags/a/b/v1.0", tagged(kindTag, "a/b", "v1.0")},
+		{"POST", "/v2/_berth/tags/tags/list", tagged(kindTag, "tags", "list")},
+
 		// An escape that was not needed changes nothing.
 		{"GET", "/v2/%61/tags/list", target{kind: kindTags, repository: "a"}},
 	}
@@ -104,6 +110,16 @@ func TestParseRefuses(t *testing.T) {
 		{"GET", "/v2/a%/tags/list", registry.ErrNameInvalid},
 		{"GET", "/v2/a%zz/tags/list", registry.ErrNameInvalid},
 		{"GET", "/v2/" + strings.Repeat("a", 256) + "/tags/list", registry.ErrNameInvalid},
+
+		{"GET", "/v2/_berth/", errNotFound},
+		{"GET", "/v2/_berth/manifests/a", errNotFound},
+		{"GET", "/v2/_berth/repositories/a", registry.ErrUnsupported},
+		{"DELETE", "/v2/_berth/repositories/", registry.ErrNameInvalid},
+		{"DELETE", "/v2/_berth/repositories/a/", registry.ErrNameInvalid},
+		{"DELETE", "/v2/_berth/tags/a/b", registry.ErrUnsupported},
+		{"GET", "/v2/_berth/tags/a", registry.ErrNameInvalid},
+		{"GET", "/v2/_berth/tags/a/%", registry.ErrTagInvalid},
+		{"POST", "/v2/_berth/tags/a/.x", registry.ErrTagInvalid},
 
 		{"PUT", "/v2/a/manifests/", registry.ErrTagInvalid},
 		{"PUT", "/v2/a/manifests/..", registry.ErrTagInvalid},
