@@ -12,7 +12,7 @@ import (
 
 // TestDeleteAndRestore deletes over the API with the program's commands, and brings back what was deleted.
 func TestDeleteAndRestore(t *testing.T) {
-	r := serve(t, t.TempDir(), "REGISTRY_HTTP_TLS_MODE=off", "REGISTRY_AUTH=none", "REGISTRY_GC_INTERVAL=50ms", "REGISTRY_GC_LEASE=1ms",
+	r := serve(t, t.TempDir(), "REGISTRY_HTTP_TLS_MODE=off", "REGISTRY_AUTH=none", "REGISTRY_GC_INTERVAL=50ms", "REGISTRY_GC_LEASE=3s",
 		"REGISTRY_GC_GRACE=1ms", "REGISTRY_IMMUTABILITY=[{repositories: [app], tags: ['v*'], except: ['*-rc*']}]")
 	defer r.end(t)
 	v := visitor{t: t, url: r.url()}
