@@ -117,6 +117,7 @@ func (l *loader) checkTimes(c *Config) {
 		{"gc.interval", c.GC.Interval},
 		{"gc.lease", c.GC.Lease},
 		{"gc.grace", c.GC.Grace},
+		{"retention.interval", c.Retention.Interval},
 		{"storage.maintenance.uploadpurging.age", purging.Age},
 		{"storage.maintenance.uploadpurging.interval", purging.Interval},
 	} {

@@ -54,6 +54,7 @@ type Config struct {
 	// Immutability names tags that never move once they are set.
 	Immutability []ImmutabilityRule `yaml:"immutability,omitempty"`
 	Trash        Trash              `yaml:"trash"`
+	Retention    Retention          `yaml:"retention"`
 	Catalog      Catalog            `yaml:"catalog"`
 }
 
@@ -448,6 +449,37 @@ type Trash struct {
 	Retain time.Duration `yaml:"retain"`
 }
 
+// Retention is about how long tags and manifests stay.
+type Retention struct {
+	// Interval is the time between two looks at what may go.
+	Interval time.Duration   `yaml:"interval"`
+	Rules    []RetentionRule `yaml:"rules,omitempty"`
+}
+
+// RetentionRule says how long the tags of some repositories stay, and what has no tag.
+type RetentionRule struct {
+	// Repositories and Tags are patterns. No Tags means all.
+	Repositories []string `yaml:"repositories"`
+	Tags         []string `yaml:"tags,omitempty"`
+	// Keep is what lets a tag stay. Without anything in it, all stay.
+	Keep RetentionKeep `yaml:"keep,omitempty"`
+	// Untagged is how long a manifest without a tag stays after it was pushed, pulled and untagged. Zero is for ever.
+	Untagged time.Duration `yaml:"untagged,omitempty"`
+	// Cache is how long a tag of a BuildKit cache stays after it was pushed and pulled. Zero is for ever.
+	Cache time.Duration `yaml:"cache,omitempty"`
+}
+
+// RetentionKeep is what lets a tag stay: any one of it is enough.
+type RetentionKeep struct {
+	// Newest is how many that were pushed last stay.
+	Newest int `yaml:"newest,omitempty"`
+	// Pushed and Pulled are how long ago that may have been.
+	Pushed time.Duration `yaml:"pushed,omitempty"`
+	Pulled time.Duration `yaml:"pulled,omitempty"`
+	// Tags are patterns of tags that always stay.
+	Tags []string `yaml:"tags,omitempty"`
+}
+
 // ImmutabilityRule names tags that never move.
 type ImmutabilityRule struct {
 	// Repositories, Tags and Except are patterns. No Tags means all.
@@ -555,6 +587,7 @@ func defaults() *Config {
 		Auth:       Auth{HTPasswd: HTPasswd{Realm: "Registry"}, Tokens: Tokens{Lifetime: 5 * time.Minute}},
 		GC:         GC{Interval: time.Minute, Rate: 1000, Lease: day, Grace: day},
 		Trash:      Trash{Retain: 7 * day},
+		Retention:  Retention{Interval: time.Hour},
 		Validation: Validation{Manifests: ManifestsValidation{Indexes: Indexes{Platforms: "all"}}},
 		Catalog:    Catalog{MaxEntries: 1000},
 	}

@@ -31,7 +31,6 @@ func unsupported() []row {
 		// Berth's own keys.
 		{key: "policy.repository", below: "classes", refused: true, note: remove},
 		{key: "quota", refused: true, note: remove},
-		{key: "retention", refused: true, note: "remove it; untagged manifests are kept"},
 
 		// Distribution's storage.
 		{key: "storage.s3aws", kind: true, refused: true, note: "call the section s3"},

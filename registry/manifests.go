@@ -20,9 +20,13 @@ func (s *Service) ResolveManifest(ctx context.Context, repository string, ref Re
 	return m.Descriptor, err
 }
 
-// Manifest returns a manifest. It fails with ErrManifestUnknown.
+// Manifest returns a manifest, which counts as pulled. It fails with ErrManifestUnknown.
 func (s *Service) Manifest(ctx context.Context, repository string, ref Reference) (Manifest, error) {
-	return s.findManifest(ctx, repository, ref, true)
+	m, err := s.findManifest(ctx, repository, ref, true)
+	if err == nil {
+		s.pulls.note(repository, m.Digest)
+	}
+	return m, err
 }
 
 func (s *Service) findManifest(ctx context.Context, repository string, ref Reference, withBody bool) (Manifest, error) {

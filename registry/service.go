@@ -48,6 +48,7 @@ type Service struct {
 	sparseDeletes bool
 	links         storage.Linker // nil unless clients are to read from the blob store
 	sessions      sessions
+	pulls         pulls
 	buffers       buffers
 }
 

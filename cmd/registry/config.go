@@ -45,7 +45,8 @@ func (s streams) loadConfig(args []string) (*config.Config, []string, error) {
 	_, policyErr := coverage(c.Policy)
 	_, indexErr := indexRules(c.Indexes)
 	_, immutableErr := immutableTags(c.Immutability)
-	if err := errors.Join(rulesErr, policyErr, indexErr, immutableErr); err != nil {
+	_, retentionErr := retentionRules(c.Retention.Rules)
+	if err := errors.Join(rulesErr, policyErr, indexErr, immutableErr, retentionErr); err != nil {
 		return nil, nil, fmt.Errorf("the configuration has problems:\n%w", err)
 	}
 	return c, warnings, nil

@@ -40,6 +40,8 @@ type collector interface {
 	pause(ctx context.Context, paused bool) error
 	// collect runs a round, after deleting untagged manifests where that is asked for.
 	collect(ctx context.Context, o collectOptions) (collectResult, error)
+	// retention says what the retention rules let go now.
+	retention(ctx context.Context) ([]retentionPlan, error)
 }
 
 // gcStatus is what `gc status --json` prints.
@@ -310,6 +312,14 @@ func (l localCollector) collect(ctx context.Context, o collectOptions) (r collec
 	return r, err
 }
 
+func (l localCollector) retention(ctx context.Context) (all []retentionPlan, err error) {
+	err = l.reaper.PlanRetention(ctx, func(repository string, p gc.RetentionPlan) error {
+		all = append(all, retentionPlan{Repository: repository, Manifests: p.Manifests, Bytes: p.Bytes, Goes: p.Doomed})
+		return nil
+	})
+	return all, err
+}
+
 // serve is the collector's part of the API on the socket.
 func (l localCollector) serve(mux *http.ServeMux) {
 	answer := func(w http.ResponseWriter, value any, err error) {
@@ -322,6 +332,10 @@ func (l localCollector) serve(mux *http.ServeMux) {
 	mux.HandleFunc("GET /gc", func(w http.ResponseWriter, r *http.Request) {
 		status, err := l.status(r.Context())
 		answer(w, status, err)
+	})
+	mux.HandleFunc("GET /retention", func(w http.ResponseWriter, r *http.Request) {
+		all, err := l.retention(r.Context())
+		answer(w, all, err)
 	})
 	mux.HandleFunc("POST /gc", func(w http.ResponseWriter, r *http.Request) {
 		var o collectOptions
@@ -355,6 +369,10 @@ func (c remoteCollector) pause(ctx context.Context, paused bool) error {
 
 func (c remoteCollector) collect(ctx context.Context, o collectOptions) (result collectResult, err error) {
 	return result, c.ask(ctx, http.MethodPost, "/gc", o, &result)
+}
+
+func (c remoteCollector) retention(ctx context.Context) (all []retentionPlan, err error) {
+	return all, c.ask(ctx, http.MethodGet, "/retention", nil, &all)
 }
 
 func (c remoteCollector) ask(ctx context.Context, method, path string, question, answer any) error {

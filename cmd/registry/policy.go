@@ -8,6 +8,7 @@ import (
 	"berth/config"
 	"berth/glob"
 	"berth/registry"
+	"berth/registry/gc"
 	"berth/registry/manifest"
 )
 
@@ -105,17 +106,25 @@ func tagMatcher(repositories, tags []string) (func(repository, tag string) bool,
 	if err != nil {
 		return nil, err
 	}
+	labelled, err := tagPatterns(tags)
+	if err != nil {
+		return nil, fmt.Errorf("tags: %w", err)
+	}
+	return func(repository, tag string) bool { return named(repository) && labelled(tag) }, nil
+}
+
+// tagPatterns reports whether a tag matches one of some patterns, or whether there are none.
+func tagPatterns(patterns []string) (func(tag string) bool, error) {
 	var labels []glob.Tag
-	for _, s := range tags {
+	for _, s := range patterns {
 		p, err := glob.ParseTag(s)
 		if err != nil {
-			return nil, fmt.Errorf("tags: %w", err)
+			return nil, err
 		}
 		labels = append(labels, p)
 	}
-	return func(repository, tag string) bool {
-		return named(repository) &&
-			(len(labels) == 0 || slices.ContainsFunc(labels, func(p glob.Tag) bool { return p.Match(tag) }))
+	return func(tag string) bool {
+		return len(labels) == 0 || slices.ContainsFunc(labels, func(p glob.Tag) bool { return p.Match(tag) })
 	}, nil
 }
 
@@ -147,4 +156,39 @@ func immutableTag(c config.ImmutabilityRule) (func(repository, tag string) bool,
 		return nil, fmt.Errorf("except: %w", err)
 	}
 	return func(repository, tag string) bool { return applies(repository, tag) && !excepted(repository, tag) }, nil
+}
+
+// retentionRules reads how long tags and manifests stay.
+func retentionRules(c []config.RetentionRule) ([]gc.RetentionRule, error) {
+	var all []gc.RetentionRule
+	for i, r := range c {
+		rule, err := retentionRule(r)
+		if err != nil {
+			return nil, fmt.Errorf("retention.rules.%d: %w", i, err)
+		}
+		all = append(all, rule)
+	}
+	return all, nil
+}
+
+func retentionRule(c config.RetentionRule) (rule gc.RetentionRule, err error) {
+	switch {
+	case len(c.Repositories) == 0:
+		return rule, errors.New(`it needs repositories, such as ["**"]`)
+	case c.Keep.Newest < 0:
+		return rule, fmt.Errorf("keep.newest is %d: it is how many tags stay", c.Keep.Newest)
+	}
+	rule = gc.RetentionRule{Newest: c.Keep.Newest, Pushed: c.Keep.Pushed, Pulled: c.Keep.Pulled, Untagged: c.Untagged, Cache: c.Cache}
+	if rule.Repository, err = repositoryMatcher(c.Repositories); err != nil {
+		return rule, err
+	}
+	if rule.Tag, err = tagPatterns(c.Tags); err != nil {
+		return rule, fmt.Errorf("tags: %w", err)
+	}
+	if len(c.Keep.Tags) > 0 {
+		if rule.Always, err = tagPatterns(c.Keep.Tags); err != nil {
+			return rule, fmt.Errorf("keep.tags: %w", err)
+		}
+	}
+	return rule, nil
 }

@@ -123,13 +123,16 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	s.greet(c, entrance, stores.directory, reload.login)
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
 	stores.countCache(set)
-	keeper, reaper := newKeeper(c, stores, log), newReaper(c, stores, log)
-	handler := front(entrance, &health{ping: stores.facts.Ping, stopped: ctx.Done(), log: log}, apiHandler(c, stores, reload, set))
+	images, keeper, reaper := newService(c, stores), newKeeper(c, stores, log), newReaper(c, stores, log)
+	followPulls := func(ctx context.Context) {
+		images.FollowPulls(ctx, func(err error) { log.Warn("pulls are not written down", "error", err) })
+	}
+	handler := front(entrance, &health{ping: stores.facts.Ping, stopped: ctx.Done(), log: log}, apiHandler(c, images, reload, set))
 	services := append([]*service{
 		{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
 		{server: &http.Server{Handler: adminHandler(stores, reload, reaper, keeper), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second},
 	}, debug...)
-	return runServers(ctx, log, reload.tasks(append(keeper.tasks(), reaper.Run, entrance.source.Run, reload.manager.stopping)...), services...)
+	return runServers(ctx, log, reload.tasks(append(keeper.tasks(), reaper.Run, followPulls, entrance.source.Run, reload.manager.stopping)...), services...)
 }
 
 // inTheClear reports whether other machines send what they send without TLS.
@@ -150,24 +153,28 @@ func (l *reloader) tasks(others ...func(context.Context)) []func(context.Context
 	return others
 }
 
-func apiHandler(c *config.Config, s *stores, l *reloader, set *metrics.Set) http.Handler {
-	relative := c.HTTP.RelativeURLs
+func newService(c *config.Config, s *stores) *registry.Service {
 	policies, _ := coverage(c.Policy)   // loading the configuration found no fault with it,
 	indexes, _ := indexRules(c.Indexes) // nor with these
 	immutable, _ := immutableTags(c.Immutability)
+	return registry.New(registry.Config{
+		Blobs:         s.served(),
+		Metadata:      s.facts,
+		ChildRequired: childRequired(c.Validation),
+		SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
+		Coverage:      policies,
+		Indexes:       indexes,
+		Immutable:     immutable,
+		SparseDeletes: c.Storage.Delete.Children == "sparse",
+		Redirect:      !c.Storage.Redirect.Disable,
+		URLAllowed:    urlAllowed(c.Validation),
+	})
+}
+
+func apiHandler(c *config.Config, service *registry.Service, l *reloader, set *metrics.Set) http.Handler {
+	relative := c.HTTP.RelativeURLs
 	settings := api.Config{
-		Service: registry.New(registry.Config{
-			Blobs:         s.served(),
-			Metadata:      s.facts,
-			ChildRequired: childRequired(c.Validation),
-			SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
-			Coverage:      policies,
-			Indexes:       indexes,
-			Immutable:     immutable,
-			SparseDeletes: c.Storage.Delete.Children == "sparse",
-			Redirect:      !c.Storage.Redirect.Disable,
-			URLAllowed:    urlAllowed(c.Validation),
-		}),
+		Service:        service,
 		Audit:          l.audit.Logger,
 		Log:            l.log,
 		Metrics:        set,
@@ -313,13 +320,16 @@ func runServers(ctx context.Context, log *slog.Logger, tasks []func(context.Cont
 
 func newReaper(c *config.Config, s *stores, log *slog.Logger) *gc.Reaper {
 	purging := c.Storage.Maintenance.UploadPurging
+	retention, _ := retentionRules(c.Retention.Rules) // loading the configuration found no fault with them
 	return gc.New(gc.Config{
-		Metadata:    s.facts,
-		Blobs:       s.served(),
-		Interval:    c.GC.Interval,
-		Rate:        c.GC.Rate,
-		KeepUploads: !purging.Enabled || purging.DryRun,
-		Log:         log,
+		Metadata:          s.facts,
+		Blobs:             s.served(),
+		Interval:          c.GC.Interval,
+		Rate:              c.GC.Rate,
+		Retention:         retention,
+		RetentionInterval: c.Retention.Interval,
+		KeepUploads:       !purging.Enabled || purging.DryRun,
+		Log:               log,
 	})
 }
 

@@ -38,6 +38,9 @@ type Config struct {
 	Interval time.Duration
 	// Rate is how many links of blobs are reviewed in a second, so that pushes and pulls don't wait. 1000 by default.
 	Rate int
+	// Retention are the rules that let tags and manifests go, and RetentionInterval how often they are applied. One hour by default.
+	Retention         []RetentionRule
+	RetentionInterval time.Duration
 	// KeepUploads never ends an upload that is not finished, however old.
 	KeepUploads bool
 	// Log may be nil.
@@ -75,7 +78,11 @@ type Reaper struct {
 	interval time.Duration
 	rate     int
 	keep     bool
+	rules    []RetentionRule
 	log      *slog.Logger
+
+	retainEvery time.Duration
+	retained    time.Time // last
 
 	round  sync.Mutex // held during one
 	clock  clock
@@ -103,7 +110,13 @@ func New(c Config) *Reaper {
 	if c.Rate <= 0 {
 		c.Rate = 1000
 	}
-	return &Reaper{facts: c.Metadata, blobs: c.Blobs, interval: c.Interval, rate: c.Rate, keep: c.KeepUploads, log: c.Log}
+	if c.RetentionInterval <= 0 {
+		c.RetentionInterval = time.Hour
+	}
+	return &Reaper{
+		facts: c.Metadata, blobs: c.Blobs, interval: c.Interval, rate: c.Rate, keep: c.KeepUploads, log: c.Log,
+		rules: c.Retention, retainEvery: c.RetentionInterval,
+	}
 }
 
 // Run recovers from unclean stops, again every hour, and works a round at every interval, until ctx ends.
@@ -132,6 +145,7 @@ func (r *Reaper) Run(ctx context.Context) {
 // Report says what a round did.
 type Report struct {
 	Uploads   int                // ended
+	Retired   metadata.Retired   // by retention rules
 	Purged    metadata.Purged    // from the trash
 	Collected metadata.Collected // links and blobs
 	Keys      int                // whose bytes were deleted
@@ -139,6 +153,8 @@ type Report struct {
 
 func (r *Report) add(more Report) {
 	r.Uploads += more.Uploads
+	r.Retired.Tags += more.Retired.Tags
+	r.Retired.Manifests += more.Retired.Manifests
 	r.Purged.Manifests += more.Purged.Manifests
 	r.Purged.States += more.Purged.States
 	r.Collected.Add(more.Collected)
@@ -187,6 +203,9 @@ func (r *Reaper) work(ctx context.Context) (done Report, err error) {
 		if n, err = r.facts.ExpireUploads(ctx, r.keep, batch); err != nil {
 			return done, fmt.Errorf("end uploads: %w", err)
 		}
+	}
+	if done.Retired, err = r.retain(ctx); err != nil {
+		return done, err
 	}
 	if done.Purged, err = r.purge(ctx); err != nil {
 		return done, err

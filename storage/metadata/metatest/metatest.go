@@ -44,6 +44,7 @@ func Run(t *testing.T, open Open) {
 		{"ManifestsWithTrash", manifestTests(), time.Hour}, // nobody sees what is in it
 		{"Collect", collectTests(), 0},
 		{"Trash", trashTests(), time.Hour},
+		{"Retention", retentionTests(), time.Hour},
 		{"Lists", listTests(), 0},
 		{"ListsWithTrash", listTests(), time.Hour},
 		{"Keys", keyTests(), 0},
