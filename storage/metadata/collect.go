@@ -99,6 +99,54 @@ func (s *Store) review(ctx context.Context, t *tx, c candidate, done *Collected)
 	return err
 }
 
+// Names under which it is kept for how long leases and graces were given last, in milliseconds.
+const (
+	leaseSetting = "gc-lease"
+	graceSetting = "gc-grace"
+)
+
+// shorten has a Config.Lease and a Config.Grace that are shorter than before count for what is leased and dead already. It costs nothing
+// while they are as they were.
+func (s *Store) shorten(ctx context.Context) error {
+	for _, limit := range []struct {
+		name       string
+		most       time.Duration
+		statements []string
+	}{
+		{leaseSetting, s.config.Lease, []string{
+			`UPDATE repository_blobs SET leased_until = {now} + $1 WHERE leased_until > {now} + $1`,
+			`UPDATE gc_queue SET review_after = {now} + $1 WHERE review_after > {now} + $1`,
+		}},
+		{graceSetting, s.config.Grace, []string{ // keys of uploads wait for late writers
+			`UPDATE dead_keys SET delete_after = {now} + $1 WHERE delete_after > {now} + $1 AND stored_at > 0`,
+		}},
+	} {
+		value, err := s.Setting(ctx, limit.name)
+		if err != nil {
+			return err
+		}
+		before, _ := strconv.ParseInt(string(value), 10, 64) // nothing was noted yet where it is no number
+		now := limit.most.Milliseconds()
+		if before == now {
+			continue
+		}
+		err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+			if before > now {
+				for _, statement := range limit.statements {
+					if _, err := t.exec(ctx, statement, now); err != nil {
+						return err
+					}
+				}
+			}
+			return setSetting(ctx, t, limit.name, strconv.AppendInt(nil, now, 10))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // pausedSetting is the name under which it is kept that collecting is paused.
 const pausedSetting = "gc-paused"
 

@@ -368,7 +368,7 @@ func wantNoPostgresScan(t *testing.T, s *scale) {
 	must(t, err)
 	checked := 0
 	for _, text := range texts {
-		if !strings.HasPrefix(text, "SELECT") || strings.Contains(text, "FROM generations") {
+		if !strings.HasPrefix(text, "SELECT") || strings.Contains(text, "FROM generations") || strings.Contains(text, "FROM settings") { // a few rows
 			continue
 		}
 		checked++

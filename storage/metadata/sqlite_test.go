@@ -40,6 +40,35 @@ func TestReopen(t *testing.T) {
 	mustAudit(t, s)
 }
 
+// TestShorten has a lease and a grace that were made shorter count for what was leased and dead before, and longer ones not.
+func TestShorten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "metadata.sqlite")
+	s, err := metadata.Open(t.Context(), metadata.Config{Path: path, Lease: time.Hour, Grace: time.Hour})
+	must(t, err)
+	must(t, push(t.Context(), s, "a", "1", blob(1)))
+	must(t, push(t.Context(), s, "a", "2", blob(2)))
+	must(t, s.DeleteBlob(t.Context(), "a", blob(2)))
+	must(t, s.Close())
+	for _, c := range []struct {
+		lease, grace time.Duration
+		links, keys  int
+	}{{time.Hour, time.Hour, 0, 0}, {2 * time.Hour, 2 * time.Hour, 0, 0}, {2 * time.Hour, time.Millisecond, 0, 1}, {time.Millisecond, time.Millisecond, 1, 0}} {
+		s, err := metadata.Open(t.Context(), metadata.Config{Path: path, Lease: c.lease, Grace: c.grace})
+		must(t, err)
+		time.Sleep(5 * time.Millisecond)
+		keys, err := s.ClaimDeadKeys(t.Context(), 10)
+		must(t, err)
+		must(t, s.ForgetKeys(t.Context(), keys))
+		done, err := s.Collect(t.Context(), 10)
+		must(t, err)
+		if done.Links != c.links || len(keys) != c.keys {
+			t.Errorf("with a lease of %s and a grace of %s: %d links collected and %d keys dead, want %d and %d", c.lease, c.grace, done.Links, len(keys), c.links, c.keys)
+		}
+		mustAudit(t, s)
+		must(t, s.Close())
+	}
+}
+
 // TestKilled opens what is on the disk while the store is running, as after a kill: all that was committed is there, and
 // the start that was cut off is known.
 func TestKilled(t *testing.T) {

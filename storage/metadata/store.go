@@ -132,6 +132,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err := s.openKeys(ctx); err != nil && !errors.Is(err, ErrNoSpace) {
 		return nil, errors.Join(fmt.Errorf("open metadata %s: %w", name, err), db.close())
 	}
+	if err := s.shorten(ctx); err != nil && !errors.Is(err, ErrNoSpace) {
+		return nil, errors.Join(fmt.Errorf("open metadata %s: %w", name, err), db.close())
+	}
 	return s, nil
 }
 
