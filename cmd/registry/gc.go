@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -42,6 +43,8 @@ type collector interface {
 	collect(ctx context.Context, o collectOptions) (collectResult, error)
 	// retention says what the retention rules let go now.
 	retention(ctx context.Context) ([]retentionPlan, error)
+	// usage says what repositories hold whose name begins with a prefix.
+	usage(ctx context.Context, prefix string) (usage, error)
 }
 
 // gcStatus is what `gc status --json` prints.
@@ -320,6 +323,26 @@ func (l localCollector) retention(ctx context.Context) (all []retentionPlan, err
 	return all, err
 }
 
+func (l localCollector) usage(ctx context.Context, prefix string) (u usage, err error) {
+	const page = 1000
+	u.Repositories = []repositoryUsage{}
+	for last := ""; ; {
+		some, err := l.facts.Usage(ctx, prefix, last, page)
+		if err != nil {
+			return u, err
+		}
+		for _, r := range some {
+			u.Repositories = append(u.Repositories, repositoryUsage(r))
+			last = r.Repository
+		}
+		if len(some) < page {
+			break
+		}
+	}
+	u.Stored, err = l.facts.StoredBytes(ctx, prefix)
+	return u, err
+}
+
 // serve is the collector's part of the API on the socket.
 func (l localCollector) serve(mux *http.ServeMux) {
 	answer := func(w http.ResponseWriter, value any, err error) {
@@ -336,6 +359,10 @@ func (l localCollector) serve(mux *http.ServeMux) {
 	mux.HandleFunc("GET /retention", func(w http.ResponseWriter, r *http.Request) {
 		all, err := l.retention(r.Context())
 		answer(w, all, err)
+	})
+	mux.HandleFunc("GET /usage", func(w http.ResponseWriter, r *http.Request) {
+		u, err := l.usage(r.Context(), r.URL.Query().Get("prefix"))
+		answer(w, u, err)
 	})
 	mux.HandleFunc("POST /gc", func(w http.ResponseWriter, r *http.Request) {
 		var o collectOptions
@@ -373,6 +400,10 @@ func (c remoteCollector) collect(ctx context.Context, o collectOptions) (result 
 
 func (c remoteCollector) retention(ctx context.Context) (all []retentionPlan, err error) {
 	return all, c.ask(ctx, http.MethodGet, "/retention", nil, &all)
+}
+
+func (c remoteCollector) usage(ctx context.Context, prefix string) (u usage, err error) {
+	return u, c.ask(ctx, http.MethodGet, "/usage?prefix="+url.QueryEscape(prefix), nil, &u)
 }
 
 func (c remoteCollector) ask(ctx context.Context, method, path string, question, answer any) error {

@@ -245,7 +245,7 @@ func TestDeleteGuide(t *testing.T) {
 	for _, block := range shellBlocks(t, path) {
 		all = append(all, guide.run(strings.NewReplacer("registry.lan:5000", g.host, "--before 5m", "--before "+pushed).Replace(block)))
 	}
-	for i, want := range []string{"it can be restored until", "/app:1.2 points to sha256:", "old/app: 1 tags, 1 manifests", "2 manifests, ", "nothing would go"} {
+	for i, want := range []string{"it can be restored until", "/app:1.2 points to sha256:", "old/app: 1 tags, 1 manifests", "2 manifests, ", "TRASH", "nothing would go"} {
 		if i >= len(all) || !strings.Contains(all[i], want) {
 			t.Errorf("%q is not in block %d of %q", want, i, all)
 		}

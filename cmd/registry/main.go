@@ -82,7 +82,7 @@ name of a file that holds them: REGISTRY_AUTH_INITIALPASSWORD_FILE.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.AddCommand(serveCommand(s), configCommand(s), inspectCommand(s), indexCommand(s), tagCommand(s), deleteCommand(s), userCommand(s), tokenCommand(s), accessCommand(s),
-		certCommand(s), doctorCommand(s), fsckCommand(s), garbageCollectCommand(s), gcCommand(s), retentionCommand(s), backupCommand(s), restoreCommand(s), metadataCommand(s),
+		certCommand(s), doctorCommand(s), fsckCommand(s), garbageCollectCommand(s), gcCommand(s), retentionCommand(s), usageCommand(s), backupCommand(s), restoreCommand(s), metadataCommand(s),
 		healthcheckCommand(s), versionCommand(s))
 	return root
 }

@@ -45,6 +45,7 @@ func Run(t *testing.T, open Open) {
 		{"Collect", collectTests(), 0},
 		{"Trash", trashTests(), time.Hour},
 		{"Retention", retentionTests(), time.Hour},
+		{"Usage", usageTests(), time.Hour},
 		{"Lists", listTests(), 0},
 		{"ListsWithTrash", listTests(), time.Hour},
 		{"Keys", keyTests(), 0},
