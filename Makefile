@@ -119,6 +119,10 @@ bench-gate: build ## Measure what passwords, rules and tokens cost
 bench-s3: build $(PEER) $(S3) ## Measure the registry on S3 against another one
 	go run ./conformance/load -s3 dist/registry -tools $(BIN)
 
+.PHONY: bench-collect
+bench-collect: build ## Measure pulls while 100,000 blobs are collected
+	go run ./conformance/load -collect dist/registry -rounds 8
+
 .PHONY: cover
 cover: ## Report how much the packages' own tests cover
 	mkdir -p .cache

@@ -71,7 +71,7 @@ type DeletedRepository = metadata.DeletedRepository
 // DeleteRepository removes all tags, manifests and blobs of a repository. It fails with ErrNameUnknown.
 func (s *Service) DeleteRepository(ctx context.Context, repository string, how Deletion) (DeletedRepository, error) {
 	done, err := s.facts.DeleteRepository(ctx, repository, metadata.Deletion{User: how.User, Now: how.Now})
-	return done, explain(err, ErrNameUnknown, "delete repository %s", repository)
+	return done, explain(err, ErrNameUnknown.Withf("there is no repository %s, or nothing in it", repository), "delete repository %s", repository)
 }
 
 // TagState is what a tag points to, or pointed to for some time.
@@ -81,7 +81,8 @@ type TagState = metadata.TagState
 // the trash keeps. It fails with ErrManifestUnknown.
 func (s *Service) TagHistory(ctx context.Context, repository, tag string, limit int) ([]TagState, error) {
 	states, err := s.facts.TagHistory(ctx, repository, tag, limit)
-	return states, explain(err, ErrManifestUnknown, "read the history of tag %s", tag)
+	absent := ErrManifestUnknown.Withf("%s has no tag %s, and had none as far as its history is kept", repository, tag)
+	return states, explain(err, absent, "read the history of tag %s", tag)
 }
 
 // Restoration says what a tag is to point to again.

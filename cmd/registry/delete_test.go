@@ -76,6 +76,11 @@ func TestDeleteAndRestore(t *testing.T) {
 	_, err := run("tag", "restore", host+"/app:x", "--before", "9000h")
 	wantDenied("a time before all", err, "pointed to nothing at")
 
+	_, err = run("tag", "history", host+"/app:none")
+	wantDenied("a tag that never was", err, "app has no tag none, and had none as far as its history is kept")
+	_, err = run("delete", "--repository", host+"/none")
+	wantDenied("a repository that never was", err, "there is no repository none")
+
 	// A manifest, whose blob only the trash keeps.
 	if out := do("delete", host+"/app@"+first); !strings.Contains(out, "what nothing else needs is free by ") {
 		t.Error(out)

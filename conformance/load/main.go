@@ -44,6 +44,8 @@ type settings struct {
 	start       []string
 	gate        string // a program
 	s3          string // a program
+	collect     string // a program
+	blobs       int
 	tools       string // a folder
 	rounds      int
 	running     target
@@ -64,8 +66,10 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	})
 	f.StringVar(&s.gate, "gate", "", "measure what passwords, rules and tokens cost this Berth, against itself without")
 	f.StringVar(&s.s3, "s3", "", "measure this Berth on S3, with SQLite and with PostgreSQL, against distribution and the gateway itself")
+	f.StringVar(&s.collect, "collect", "", "measure how long pulls take of this Berth while it collects garbage, against itself while it does not")
+	f.IntVar(&s.blobs, "blobs", 100_000, "how many blobs of garbage there are, for -collect")
 	f.StringVar(&s.tools, "tools", ".cache/bin", "the folder with distribution and versitygw, for -s3")
-	f.IntVar(&s.rounds, "rounds", 5, "how often all take turns, for -s3")
+	f.IntVar(&s.rounds, "rounds", 5, "how often all take turns, for -s3 and -collect")
 	f.StringVar(&s.running.url, "url", "", "measure a registry that runs already at this URL")
 	f.IntVar(&s.running.pid, "pid", 0, "the process id of that registry, if it runs here")
 	f.StringVar(&s.running.ca, "ca", "", "PEM file with that registry's certificate")
@@ -76,13 +80,13 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	s.large <<= 20
 	s.running.name, s.running.password = "registry", os.Getenv("LOAD_PASSWORD")
 	given := 0
-	for _, is := range []bool{len(s.start) > 0, s.running.url != "", s.gate != "", s.s3 != ""} {
+	for _, is := range []bool{len(s.start) > 0, s.running.url != "", s.gate != "", s.s3 != "", s.collect != ""} {
 		if is {
 			given++
 		}
 	}
 	if given != 1 || f.NArg() > 0 {
-		return s, errors.New("say which registry to measure: one of -start, -url, -gate and -s3")
+		return s, errors.New("say which registry to measure: one of -start, -url, -gate, -s3 and -collect")
 	}
 	if s.rounds < 1 {
 		return s, errors.New("-rounds: at least one")
@@ -100,6 +104,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	switch {
 	case s.gate != "":
 		return measureGate(ctx, s, stdout, stderr)
+	case s.collect != "":
+		return measureCollect(ctx, s, stdout, stderr)
 	case s.s3 != "":
 		return measureS3(ctx, s, stdout, stderr)
 	}
