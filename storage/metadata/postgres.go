@@ -20,7 +20,7 @@ import (
 
 const (
 	// attempts bounds how often a transaction that met another one is run.
-	attempts = 20
+	attempts = 30
 	// statementTimeout bounds a statement, so that a request does not wait for ever for a lock that somebody forgot.
 	statementTimeout = 30 * time.Second
 	// connectTimeout bounds the way to the database.
@@ -193,7 +193,7 @@ type unknownOutcome struct{ err error }
 func (u *unknownOutcome) Error() string { return "the answer to a commit was lost: " + u.err.Error() }
 func (u *unknownOutcome) Unwrap() error { return u.err }
 
-// repeat runs a call again while it fails without effect for a reason that passes, after growing pauses: for about a second, and
+// repeat runs a call again while it fails without effect for a reason that passes, after growing pauses: for about two seconds, and
 // not when it took longer than that to see that the database can't be reached.
 func (db *postgresDB) repeat(ctx context.Context, call func() error) error {
 	started := time.Now()

@@ -347,7 +347,8 @@ type Purged struct {
 // manifests referenced is the collector's. It removed fewer when there are no more.
 func (s *Store) PurgeTrash(ctx context.Context, limit int) (done Purged, err error) {
 	keep := s.config.Trash.Milliseconds()
-	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+	// Nothing that it reads has to stay as it was: what lists or revives a manifest of the trash writes rows that it deletes.
+	err = s.db.update(ctx, apart, func(ctx context.Context, t *tx) error {
 		states, err := t.exec(ctx, `
 			DELETE FROM tag_history
 			WHERE id IN (SELECT id FROM tag_history WHERE ended_at <= {now} - $1 ORDER BY ended_at LIMIT $2)`, keep, limit)
