@@ -3,7 +3,7 @@
 //
 // Bytes are deleted only after the transaction that declared them dead, and deleting them again does no harm, so that a
 // crash at any moment leaves nothing but work to repeat. An error ends a round; what was not reached waits for the next.
-// Nothing is freed while the clock can't be trusted. Manifests without a tag stay, unless DeleteUntagged is asked for: who runs an
+// Nothing is freed while the clock can't be trusted. Manifests without a tag stay, unless DeleteUntagged or a retention rule is asked for: who runs an
 // image may know it by its digest alone.
 package gc
 

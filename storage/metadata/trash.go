@@ -79,14 +79,15 @@ func (s *Store) discard(ctx context.Context, t *tx, repository, id int64, how De
 	return reviewBlobs(ctx, t, repository, id)
 }
 
-// removeManifest removes a manifest for good, of which no other row but tags and indexes in the trash may know.
+// removeManifest removes a manifest for good. Indexes in the trash let go of it; while another one lists it, its foreign key makes this fail.
 func removeManifest(ctx context.Context, t *tx, repository, id int64) error {
 	if err := reviewBlobs(ctx, t, repository, id); err != nil {
 		return err
 	}
 	for _, statement := range []string{
 		`DELETE FROM tags WHERE manifest = $1`,
-		`UPDATE manifest_children SET child = NULL WHERE child = $1`,
+		`UPDATE manifest_children SET child = NULL
+		 WHERE child = $1 AND manifest IN (SELECT id FROM manifests WHERE deleted_at IS NOT NULL)`,
 		`DELETE FROM manifests WHERE id = $1`,
 	} {
 		if _, err := t.exec(ctx, statement, id); err != nil {
