@@ -192,6 +192,7 @@ type body struct {
 	io.Reader
 	length int64
 	stall  time.Duration
+	header http.Header // of the answer
 
 	mu    sync.Mutex
 	conn  *http.ResponseController // nil when the request is served: then the connection is no longer its own
@@ -200,7 +201,7 @@ type body struct {
 }
 
 func newBody(c *call, stall time.Duration) *body {
-	return &body{Reader: c.r.Body, length: c.r.ContentLength, stall: stall, conn: http.NewResponseController(c.w)}
+	return &body{Reader: c.r.Body, length: c.r.ContentLength, stall: stall, header: c.w.Header(), conn: http.NewResponseController(c.w)}
 }
 
 // Read implements io.Reader. It waits no longer than the timeout.
@@ -212,9 +213,21 @@ func (b *body) Read(p []byte) (int, error) {
 	case b.stalled(err):
 		err = fmt.Errorf("nothing came for %s: %w", b.stall, err)
 	default:
-		b.relax()
+		b.end()
 	}
 	return n, err
+}
+
+// end is when there is nothing more to read, and so nothing to cut off: Close does nothing from then on. The server goes on to read from the
+// connection, to see whether the client is still there, and gives it up when that fails because of the cut: then it is not to be used again.
+func (b *body) end() {
+	b.relax()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.conn = nil
+	if b.cut {
+		b.header.Set("Connection", "close")
+	}
 }
 
 // extend gives the client its time anew, when half of it is over.
@@ -227,7 +240,7 @@ func (b *body) extend() {
 	}
 }
 
-// relax ends the deadline: the server goes on to read, to see whether the client is still there.
+// relax ends the deadline.
 func (b *body) relax() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
