@@ -25,6 +25,14 @@ type ImageConfig struct {
 	Created      time.Time `json:"created,omitzero"`
 }
 
+// orNone returns what is known of an image config: nothing of what is none, or of which that is not known.
+func orNone(c *ImageConfig) ImageConfig {
+	if c == nil {
+		return ImageConfig{}
+	}
+	return *c
+}
+
 // Blob returns a blob of a repository. It fails with ErrNotFound.
 func (s *Store) Blob(ctx context.Context, repository string, d digest.Digest) (Blob, error) {
 	b, _, err := s.blob(ctx, repository, d)

@@ -281,6 +281,8 @@ func passes(code string) bool {
 
 func (db *postgresDB) audits() []string { return nil }
 
+func (db *postgresDB) compounds() bool { return true }
+
 func (db *postgresDB) shared() bool { return true }
 
 func (db *postgresDB) close() error {

@@ -121,6 +121,8 @@ func (db *sqliteDB) audits() []string {
 	}
 }
 
+func (db *sqliteDB) compounds() bool { return false }
+
 func (db *sqliteDB) shared() bool { return false }
 
 func (db *sqliteDB) close() error {

@@ -100,6 +100,8 @@ type database interface {
 	updateOne(ctx context.Context, fn func(ctx context.Context, t *tx) error) error
 	// audits are the queries with which the database checks itself, of the form that audits in audit.go has.
 	audits() []string
+	// compounds reports whether a statement may write to several tables.
+	compounds() bool
 	// shared reports whether other processes may have the database open too.
 	shared() bool
 	close() error

@@ -120,10 +120,43 @@ func (s *Store) ClaimUpload(ctx context.Context, repository, id string, declared
 	if err := s.openKeys(ctx); err != nil {
 		return u, err
 	}
+	if u, err = s.claimNext(ctx, repository, id, declared); err != ErrNotFound {
+		return u, err
+	}
 	u, err = s.claim(ctx, apart, repository, id, declared)
 	if err == errUnpins {
 		u, err = s.claim(ctx, relaxed, repository, id, declared)
 	}
+	return u, err
+}
+
+// claimNext is ClaimUpload as a push without trouble has it, in one statement: the session is open and pins no blob, the declared one is
+// not there, and no claim has to be kept from keys that it may still write to. Of all others it returns ErrNotFound.
+func (s *Store) claimNext(ctx context.Context, repository, id string, declared digest.Digest) (u Upload, err error) {
+	err = s.db.updateOne(ctx, func(ctx context.Context, t *tx) error {
+		u = Upload{ID: id, Repository: repository}
+		next := ""
+		if s.config.WholeObjects {
+			next = s.keys.next()
+		}
+		var spare sql.NullString
+		var config []byte
+		err := t.row(ctx, `
+			UPDATE uploads SET epoch = epoch + 1, expires_at = {now} + $3, spare = CASE WHEN size > 0 THEN $4 ELSE spare END
+			WHERE id = $1 AND repository = (SELECT r.id FROM repositories r WHERE r.name = $2)
+			  AND committed IS NULL AND pinned_digest IS NULL AND key IS NOT NULL AND spare IS NULL
+			  AND (size > 0 OR NOT EXISTS (SELECT 1 FROM blobs b WHERE b.digest = $5))
+			  AND (size > 0 OR epoch = 1 OR NOT $6)
+			RETURNING epoch, key, spare, size, state, algorithm, hash_state, config`,
+			id, repository, s.config.UploadExpiry.Milliseconds(), nullable(next), sqlDigest(declared), s.config.WholeObjects).Scan(
+			&u.Epoch, &u.Key, &spare, &u.Size, &u.State, &u.Algorithm, &u.HashState, &config)
+		if err != nil {
+			return found(err)
+		}
+		u.Spare = spare.String
+		u.Config, err = decodeConfig(config)
+		return err
+	})
 	return u, err
 }
 
@@ -219,6 +252,9 @@ func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 // It fails with ErrSuperseded.
 func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) error {
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		if u.Key != "" && u.Pinned == "" && u.Left == "" && s.db.compounds() {
+			return s.commitAtOnce(ctx, t, u, d)
+		}
 		repository, err := finishUpload(ctx, t, u, d)
 		if err != nil {
 			return err
@@ -236,6 +272,46 @@ func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) err
 		}
 		return s.dropUnused(ctx, t, u.Pinned) // it may have been deleted meanwhile, and d need not be it
 	})
+}
+
+// commitAtOnce is what CommitUpload does where nothing was pinned or left, in one statement: with a database behind a network, the way
+// there and back takes longer than the work.
+func (s *Store) commitAtOnce(ctx context.Context, t *tx, u Upload, d digest.Digest) error {
+	c := orNone(u.Config)
+	var finished int
+	err := t.row(ctx, `
+		WITH finished AS (
+		  UPDATE uploads SET key = NULL, spare = NULL, state = NULL, hash_state = NULL, config = NULL,
+		    size = $3, committed = $4, expires_at = {now} + $5
+		  WHERE id = $1 AND epoch = $2 AND committed IS NULL
+		  RETURNING repository
+		), made AS (
+		  INSERT INTO blobs (digest, key, size, os, architecture, variant, created, stored_at)
+		  SELECT $4, $6, $3, $7, $8, $9, $10, {now} FROM finished
+		  ON CONFLICT (digest) DO NOTHING
+		  RETURNING digest
+		), buried AS (
+		  INSERT INTO dead_keys (key, delete_after, died_at)
+		  SELECT $6, {now}, {now} FROM finished WHERE NOT EXISTS (SELECT 1 FROM made)
+		), linked AS (
+		  INSERT INTO repository_blobs (repository, digest, leased_until)
+		  SELECT repository, $4, {now} + $11 FROM finished
+		  ON CONFLICT (repository, digest) DO UPDATE SET leased_until = excluded.leased_until, deleted_at = NULL
+		), filled AS (
+		  UPDATE manifest_blobs SET linked = digest
+		  WHERE repository = (SELECT repository FROM finished) AND digest = $4 AND linked IS NULL
+		), queued AS (
+		  INSERT INTO gc_queue (repository, digest, review_after, version)
+		  SELECT repository, $4, {now} + $11, 1 FROM finished
+		  ON CONFLICT (repository, digest) DO UPDATE SET review_after = excluded.review_after, version = gc_queue.version + 1
+		)
+		SELECT count(*) FROM finished`,
+		u.ID, u.Epoch, u.Size, sqlDigest(d), finishedUploadStays.Milliseconds(), u.Key,
+		nullable(c.OS), nullable(c.Architecture), nullable(c.Variant), millis(c.Created), s.config.Lease.Milliseconds()).Scan(&finished)
+	if err == nil && finished == 0 {
+		err = ErrSuperseded
+	}
+	return err
 }
 
 // settleKey gives a finished upload's key to the blob d, or buries it when that blob has its bytes elsewhere.
@@ -265,10 +341,7 @@ func finishUpload(ctx context.Context, t *tx, u Upload, d digest.Digest) (reposi
 
 // makeBlob records the bytes of an upload as the blob d, or buries them when that blob is there.
 func makeBlob(ctx context.Context, t *tx, u Upload, d digest.Digest) error {
-	var c ImageConfig
-	if u.Config != nil {
-		c = *u.Config
-	}
+	c := orNone(u.Config)
 	n, err := t.exec(ctx, `
 		INSERT INTO blobs (digest, key, size, os, architecture, variant, created, stored_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, {now})
