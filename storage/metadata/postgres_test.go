@@ -69,6 +69,7 @@ func TestContractOnPostgres(t *testing.T) {
 		return open(t, c)
 	}
 	metatest.Run(t, open)
+	t.Run("Interleave", func(t *testing.T) { metatest.Interleave(t, open) })
 	t.Run("WholeObjects", func(t *testing.T) { metatest.RunWholeObjects(t, open) })
 }
 

@@ -38,6 +38,7 @@ func TestContract(t *testing.T) {
 		return open(t, c)
 	}
 	metatest.Run(t, open)
+	t.Run("Interleave", func(t *testing.T) { metatest.Interleave(t, open) })
 	t.Run("WholeObjects", func(t *testing.T) { metatest.RunWholeObjects(t, open) })
 }
 
