@@ -28,6 +28,7 @@ func rules() map[string][]string {
 		"registry/manifest":                 {},
 		"registry/api":                      {"registry", "registry/manifest"},
 		"registry/gc":                       {"storage", "storage/metadata"},
+		"registry/adopt":                    {"registry", "registry/manifest", "storage", "storage/metadata"},
 		"registry/fsck":                     {"registry/manifest", "storage", "storage/metadata"},
 		"registry/backup":                   {"storage", "storage/metadata"},
 		"storage":                           {},

@@ -28,10 +28,10 @@ func (c *cluster) disturb(happens func(ctx context.Context)) (interrupted int64)
 	ctx, cancel := context.WithCancel(c.t.Context())
 	failed := work(ctx, cancel, crew)
 	c.t.Cleanup(func() { cancel(); failed() })
-	c.await("pushes", func() bool { _, manifests, _ := book.size(); return manifests > 0 })
+	await(c.t, "pushes", func() bool { _, manifests, _ := book.size(); return manifests > 0 })
 	happens(ctx)
 	_, before, _ := book.size()
-	c.await("pushes afterwards", func() bool { _, manifests, _ := book.size(); return manifests > before || ctx.Err() != nil })
+	await(c.t, "pushes afterwards", func() bool { _, manifests, _ := book.size(); return manifests > before || ctx.Err() != nil })
 	cancel()
 	for _, err := range failed() {
 		c.t.Error(err)
@@ -62,7 +62,7 @@ func TestReplicaKilled(t *testing.T) {
 			c.replicas[i%2].Kill()
 			pass(ctx, time.Duration(random.IntN(300))*time.Millisecond)
 			c.replicas[i%2].restart()
-			c.await("answers health checks", func() bool { return healthy(c.replicas[i%2]) })
+			await(c.t, "answers health checks", func() bool { return healthy(c.replicas[i%2]) })
 		}
 	})
 	if interrupted < kills {
@@ -154,7 +154,7 @@ func TestPartition(t *testing.T) {
 	c.disturb(func(ctx context.Context) {
 		n.do(t, "iptables", "-I", "OUTPUT", "-p", "tcp", "--dport", n.port, "-j", "DROP")
 		began := time.Now()
-		c.await("says that the server is cut off", func() bool { return !healthy(cut) })
+		await(c.t, "says that the server is cut off", func() bool { return !healthy(cut) })
 		_, err := cut.client().Manifest(ctx, "crash/r0", "latest")
 		t.Logf("after %s the server that is cut off says: %v", time.Since(began).Round(time.Millisecond), err)
 		if client.Status(err) != http.StatusServiceUnavailable {
@@ -162,7 +162,7 @@ func TestPartition(t *testing.T) {
 		}
 		pass(ctx, 20*time.Second)
 		n.do(t, "iptables", "-D", "OUTPUT", "-p", "tcp", "--dport", n.port, "-j", "DROP")
-		c.await("finds the server healthy again", func() bool { return healthy(cut) })
+		await(c.t, "finds the server healthy again", func() bool { return healthy(cut) })
 	})
 }
 

@@ -37,7 +37,7 @@ func TestRaceOfWriters(t *testing.T) {
 				late <- err
 			}()
 			<-body.reached
-			c.await("has claimed the upload", func() bool {
+			await(c.t, "has claimed the upload", func() bool {
 				return c.count(`SELECT count(*) FROM uploads WHERE epoch > 1 AND id = '`+path.Base(location)+`'`) == 1
 			})
 			if _, err := second.WriteChunk(ctx, location, 0, right.Reader(0), size/2); err != nil {
@@ -258,7 +258,7 @@ func TestRaceOfDeleteAndPush(t *testing.T) {
 	}
 	for range 3 {
 		c.later(48 * time.Hour)
-		c.await("deletes what is dead", func() bool {
+		await(c.t, "deletes what is dead", func() bool {
 			return c.count(`SELECT count(*) FROM dead_keys WHERE delete_after <= extract(epoch FROM clock_timestamp()) * 1000`) == 0
 		})
 	}

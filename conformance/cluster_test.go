@@ -293,7 +293,7 @@ func (c *cluster) settle() {
 		return c.count(`SELECT count(*) FROM dead_keys`) + c.count(`SELECT count(*) FROM uploads`)
 	}
 	c.replicas[0].restart()
-	c.await("deletes what is dead", func() bool { // uploads end, what they leave is deleted later, and once more after that
+	await(c.t, "deletes what is dead", func() bool { // uploads end, what they leave is deleted later, and once more after that
 		if left() == 0 {
 			return true
 		}
@@ -314,11 +314,11 @@ func (c *cluster) settle() {
 }
 
 // await waits for something that has to come soon.
-func (c *cluster) await(what string, done func() bool) {
-	c.t.Helper()
+func await(t *testing.T, what string, done func() bool) {
+	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("it is a minute, and still nobody %s", what)
+			t.Fatalf("it is a minute, and still nobody %s", what)
 		}
 	}
 }

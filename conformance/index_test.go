@@ -8,38 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"berth/conformance/server"
 )
-
-// peer starts distribution's registry, on plain HTTP and open to everybody, until the end of the test.
-func peer(t *testing.T) *server.Server {
-	t.Helper()
-	bin, err := tools()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(bin, "distribution")
-	if os.Getenv("BERTH_TOOLS") == "" {
-		err = build("../tools/peers", "-o", program, "github.com/distribution/distribution/v3/cmd/registry")
-	}
-	address, addressErr := server.FreeAddress()
-	if err != nil || addressErr != nil {
-		t.Fatal(err, addressErr)
-	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "config.yml")
-	content := "version: 0.1\nstorage: {filesystem: {rootdirectory: " + dir + "}}\nhttp: {addr: '" + address + "'}\n"
-	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s, err := server.Start(t.Context(), server.Config{Program: program, Args: []string{"serve", file}, Dir: dir, URL: "http://" + address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Kill)
-	return s
-}
 
 // seen is what a test looks at in the JSON of `registry inspect` and `registry index`.
 type seen struct {

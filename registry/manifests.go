@@ -160,13 +160,26 @@ func (s *Service) checkURLs(blobs []v1.Descriptor) error {
 }
 
 func (s *Service) manifestFacts(m manifest.Manifest, d digest.Digest, p ManifestPush) metadata.NewManifest {
+	facts := ManifestFacts(m, d, p.Body)
+	facts.User = p.User
+	for i, b := range m.Blobs {
+		isConfig := m.Config != nil && i == 0
+		facts.Blobs[i].Optional = manifest.Nondistributable(b) || s.sparseImages && !isConfig
+	}
+	for i, c := range m.Children {
+		facts.Children[i].Optional = !s.childRequired(c.Platform)
+	}
+	return facts
+}
+
+// ManifestFacts returns what is kept of a manifest with digest d: it needs all that it references.
+func ManifestFacts(m manifest.Manifest, d digest.Digest, body []byte) metadata.NewManifest {
 	facts := metadata.NewManifest{
 		Manifest: metadata.Manifest{
-			Digest: d, MediaType: m.MediaType, ArtifactType: m.ArtifactType, Size: int64(len(p.Body)), Annotations: m.Annotations,
+			Digest: d, MediaType: m.MediaType, ArtifactType: m.ArtifactType, Size: int64(len(body)), Annotations: m.Annotations,
 		},
-		Body:    p.Body,
+		Body:    body,
 		Created: createdAt(m.Annotations),
-		User:    p.User,
 	}
 	if m.Subject != nil {
 		facts.Subject = m.Subject.Digest
@@ -174,18 +187,17 @@ func (s *Service) manifestFacts(m manifest.Manifest, d digest.Digest, p Manifest
 	if m.Config != nil {
 		facts.Config = m.Config.Digest
 	}
-	for i, b := range m.Blobs {
-		isConfig := m.Config != nil && i == 0
-		facts.Blobs = append(facts.Blobs, edge(b, manifest.Nondistributable(b) || s.sparseImages && !isConfig))
+	for _, b := range m.Blobs {
+		facts.Blobs = append(facts.Blobs, edge(b))
 	}
 	for _, c := range m.Children {
-		facts.Children = append(facts.Children, edge(c, !s.childRequired(c.Platform)))
+		facts.Children = append(facts.Children, edge(c))
 	}
 	return facts
 }
 
-func edge(d v1.Descriptor, optional bool) metadata.Edge {
-	e := metadata.Edge{Digest: d.Digest, Size: d.Size, MediaType: d.MediaType, Optional: optional}
+func edge(d v1.Descriptor) metadata.Edge {
+	e := metadata.Edge{Digest: d.Digest, Size: d.Size, MediaType: d.MediaType}
 	if d.Platform != nil {
 		e.Platform = metadata.Platform{OS: d.Platform.OS, Architecture: d.Platform.Architecture, Variant: d.Platform.Variant}
 	}

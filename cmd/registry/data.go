@@ -230,9 +230,6 @@ func refuseForgotten(path, directory string) error {
 	if holdsEntries(filepath.Join(directory, "blobs")) {
 		return fmt.Errorf("%s holds blobs, but their metadata is not at %s: set metadata.sqlite.path to where it is, or restore it", directory, path)
 	}
-	if holdsEntries(filepath.Join(directory, "docker", "registry", "v2", "repositories")) {
-		return fmt.Errorf("%s holds the data of distribution's registry, which this version can't take over yet: set storage.filesystem.rootdirectory to another directory", directory)
-	}
 	return nil
 }
 

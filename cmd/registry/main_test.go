@@ -289,14 +289,20 @@ func TestBadStarts(t *testing.T) {
 
 // A registry must not start empty beside data that it does not know.
 func TestForgottenData(t *testing.T) {
-	for name, says := range map[string]string{"blobs/12345678/0000": "metadata.sqlite.path", "docker/registry/v2/repositories/app": "distribution"} {
+	for name, files := range map[string][]string{
+		"metadata.sqlite.path": {"blobs/12345678/0000/1"},
+		"taken over before":    {"docker/registry/v2/repositories/app/_manifests/tags/v1/current/link", "docker/registry/v2/adopted-by-berth.json"},
+	} {
 		directory := t.TempDir()
-		if err := os.MkdirAll(filepath.Join(directory, name), 0o700); err != nil {
-			t.Fatal(err)
+		for _, file := range files {
+			path := filepath.Join(directory, file)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("{}"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
 		}
 		_, _, err := command(t, []string{"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + directory}, "serve")
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("beside %s: %v", name, err)
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("beside %s: %v", files, err)
 		}
 	}
 }

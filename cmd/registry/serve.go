@@ -91,6 +91,9 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 		return err
 	}
 	defer func() { err = errors.Join(err, stores.close()) }()
+	if err := s.adopt(ctx, c, stores, log); err != nil {
+		return err
+	}
 	if err := stores.openCache(ctx, c.Storage, log); err != nil {
 		return err
 	}

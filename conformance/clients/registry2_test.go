@@ -34,7 +34,7 @@ func moveFromRegistry2(dockerHost, node *machine) {
 	}
 	out := at.do("cd /run/home && set -eu\n" + strings.Join(page.blocks("sh"), "\n"))
 	node.do(lastLine(out))
-	password := strings.TrimSpace(at.do("cat /srv/berth/initial-admin-password"))
+	password := strings.TrimSpace(at.do("cat /srv/registry/initial-admin-password"))
 	user := node.during(t, "PASSWORD="+password)
 	user.do("printf %s \"$PASSWORD\" | docker login --username admin --password-stdin " + host)
 	for _, image := range oldImages() {

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"berth/config"
+	"berth/registry/adopt"
+)
+
+// adoptEvery is how often a start that takes over data says how far it is.
+const adoptEvery = 5 * time.Second
+
+// adopt takes over the data of distribution's registry when they lie where this one keeps its own, and there are no facts yet.
+func (s streams) adopt(ctx context.Context, c *config.Config, stores *stores, log *slog.Logger) error {
+	terminal := isTerminal(s.errOut)
+	said := time.Now()
+	report, err := adopt.Run(ctx, adopt.Config{
+		Metadata: stores.facts,
+		Blobs:    stores.blobs,
+		Lease:    c.GC.Lease,
+		Log:      log,
+		Progress: func(r adopt.Report) {
+			switch {
+			case terminal:
+				fmt.Fprintf(s.errOut, "\rtaking over: %d repositories, %d tags, %d manifests, %d blobs of %d (%s)",
+					r.Repositories, r.Tags, r.Manifests, r.Manifests+r.Blobs, r.Stored, bytesString(r.Bytes))
+			case time.Since(said) >= adoptEvery:
+				said = time.Now()
+				log.Info("taking over the data of distribution's registry", "repositories", r.Repositories, "tags", r.Tags,
+					"manifests", r.Manifests, "blobs", r.Blobs, "stored", r.Stored)
+			}
+		},
+	})
+	if err != nil || report == nil {
+		return err
+	}
+	if terminal {
+		fmt.Fprintln(s.errOut)
+	}
+	log.Info("took over the data of distribution's registry", "repositories", report.Repositories, "tags", report.Tags,
+		"manifests", report.Manifests, "blobs", report.Blobs, "bytes", report.Bytes, "unused", report.Unused, "unusedBytes", report.UnusedBytes,
+		"uploads", report.Uploads, "problems", report.Problems, "took", report.Ended.Sub(report.Began).Round(time.Millisecond))
+	return nil
+}
