@@ -60,6 +60,9 @@ func openPostgres(ctx context.Context, c Config) (*postgresDB, error) {
 	}
 	setDefault(settings.RuntimeParams, "statement_timeout", fmt.Sprint(statementTimeout.Milliseconds()))
 	setDefault(settings.RuntimeParams, "idle_in_transaction_session_timeout", fmt.Sprint(statementTimeout.Milliseconds()))
+	// Every statement is prepared once and finds its rows by keys: to plan it anew for its arguments, which the server would do for some,
+	// takes longer than to run it.
+	setDefault(settings.RuntimeParams, "plan_cache_mode", "force_generic_plan")
 	c.Connections = max(c.Connections, 2)
 	db := &postgresDB{pool: openPool(c, settings), transactions: make(chan struct{}, c.Connections-1)}
 	db.pool.SetMaxOpenConns(c.Connections)
