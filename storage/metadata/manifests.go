@@ -195,7 +195,14 @@ func insertBlobEdges(ctx context.Context, t *tx, repository, manifest int64, edg
 		if err != nil {
 			return nil, err
 		}
-		if linked == "" && !e.Optional && !slices.Contains(missing, e.Digest) {
+		switch {
+		case linked != "":
+		case e.Optional:
+			// It waits. Who links the blob at the same moment, and does not see the edge, has the same row locked: see commitAtOnce.
+			if err := queueReview(ctx, t, repository, e.Digest, 0); err != nil {
+				return nil, err
+			}
+		case !slices.Contains(missing, e.Digest):
 			missing = append(missing, e.Digest)
 		}
 	}

@@ -32,6 +32,7 @@ func sqliteDialect() dialect {
 		"{rowless}", "STRICT, WITHOUT ROWID",
 		"{elements}", "json_each",
 		"{skip locked}", "",
+		"{postgres}", "--",
 		"{now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
 	)}
 }
@@ -45,6 +46,7 @@ func postgresDialect() dialect {
 		"{strict}", "",
 		"{rowless}", "",
 		"{elements}", "json_array_elements_text",
+		"{postgres}", "", // a line that only PostgreSQL has
 		"{skip locked}", "FOR UPDATE SKIP LOCKED", // rows that another server works on
 		"{now}", "(EXTRACT(EPOCH FROM statement_timestamp()) * 1000)::bigint", // which is the same all through a statement, so that indexes serve
 	), options: onlyOne}

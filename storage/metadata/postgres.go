@@ -31,8 +31,8 @@ const (
 
 // postgresDB is a PostgreSQL database that any number of processes share.
 //
-// Each update but those apart is a serializable transaction: that it is right beside others needs no more thought than with the one writer of
-// SQLite. One that met another is rolled back by the database and run again here.
+// Each update but those apart and those of one statement is a serializable transaction: that it is right beside others needs no more thought
+// than with the one writer of SQLite. One that met another is rolled back by the database and run again here.
 type postgresDB struct {
 	pool       *sql.DB
 	statements *statements

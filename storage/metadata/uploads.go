@@ -251,10 +251,10 @@ func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 // bytes have to be durable under u.Key, unless d is u.Pinned. When the blob exists already, the key dies, and so does u.Left.
 // It fails with ErrSuperseded.
 func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) error {
+	if u.Key != "" && u.Pinned == "" && u.Left == "" && s.db.compounds() {
+		return s.commitAtOnce(ctx, u, d)
+	}
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
-		if u.Key != "" && u.Pinned == "" && u.Left == "" && s.db.compounds() {
-			return s.commitAtOnce(ctx, t, u, d)
-		}
 		repository, err := finishUpload(ctx, t, u, d)
 		if err != nil {
 			return err
@@ -276,42 +276,48 @@ func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) err
 
 // commitAtOnce is what CommitUpload does where nothing was pinned or left, in one statement: with a database behind a network, the way
 // there and back takes longer than the work.
-func (s *Store) commitAtOnce(ctx context.Context, t *tx, u Upload, d digest.Digest) error {
+//
+// It is not serializable, as other updates are: of pushes at the same time, a good part would meet others in the pages of an index and be
+// repeated. What it decides upon is held by unique and foreign keys, or is the row of the upload. What neither holds are manifests that come
+// to wait for the blob meanwhile: whoever makes such an edge locks the blob's place in the collector's queue, and so does this, before
+// fill_edges looks for them (see insertBlobEdges).
+func (s *Store) commitAtOnce(ctx context.Context, u Upload, d digest.Digest) error {
 	c := orNone(u.Config)
-	var finished int
-	err := t.row(ctx, `
-		WITH finished AS (
-		  UPDATE uploads SET key = NULL, spare = NULL, state = NULL, hash_state = NULL, config = NULL,
-		    size = $3, committed = $4, expires_at = {now} + $5
-		  WHERE id = $1 AND epoch = $2 AND committed IS NULL
-		  RETURNING repository
-		), made AS (
-		  INSERT INTO blobs (digest, key, size, os, architecture, variant, created, stored_at)
-		  SELECT $4, $6, $3, $7, $8, $9, $10, {now} FROM finished
-		  ON CONFLICT (digest) DO NOTHING
-		  RETURNING digest
-		), buried AS (
-		  INSERT INTO dead_keys (key, delete_after, died_at)
-		  SELECT $6, {now}, {now} FROM finished WHERE NOT EXISTS (SELECT 1 FROM made)
-		), linked AS (
-		  INSERT INTO repository_blobs (repository, digest, leased_until)
-		  SELECT repository, $4, {now} + $11 FROM finished
-		  ON CONFLICT (repository, digest) DO UPDATE SET leased_until = excluded.leased_until, deleted_at = NULL
-		), filled AS (
-		  UPDATE manifest_blobs SET linked = digest
-		  WHERE repository = (SELECT repository FROM finished) AND digest = $4 AND linked IS NULL
-		), queued AS (
-		  INSERT INTO gc_queue (repository, digest, review_after, version)
-		  SELECT repository, $4, {now} + $11, 1 FROM finished
-		  ON CONFLICT (repository, digest) DO UPDATE SET review_after = excluded.review_after, version = gc_queue.version + 1
-		)
-		SELECT count(*) FROM finished`,
-		u.ID, u.Epoch, u.Size, sqlDigest(d), finishedUploadStays.Milliseconds(), u.Key,
-		nullable(c.OS), nullable(c.Architecture), nullable(c.Variant), millis(c.Created), s.config.Lease.Milliseconds()).Scan(&finished)
-	if err == nil && finished == 0 {
-		err = ErrSuperseded
-	}
-	return err
+	return s.db.updateOne(ctx, func(ctx context.Context, t *tx) error {
+		var finished int
+		err := t.row(ctx, `
+			WITH finished AS (
+			  UPDATE uploads SET key = NULL, spare = NULL, state = NULL, hash_state = NULL, config = NULL,
+			    size = $3, committed = $4, expires_at = {now} + $5
+			  WHERE id = $1 AND epoch = $2 AND committed IS NULL
+			  RETURNING repository
+			), made AS (
+			  INSERT INTO blobs (digest, key, size, os, architecture, variant, created, stored_at)
+			  SELECT $4, $6, $3, $7, $8, $9, $10, {now} FROM finished
+			  ON CONFLICT (digest) DO NOTHING
+			  RETURNING digest
+			), buried AS (
+			  INSERT INTO dead_keys (key, delete_after, died_at)
+			  SELECT $6, {now}, {now} FROM finished WHERE NOT EXISTS (SELECT 1 FROM made)
+			), linked AS (
+			  INSERT INTO repository_blobs (repository, digest, leased_until)
+			  SELECT repository, $4, {now} + $11 FROM finished
+			  ON CONFLICT (repository, digest) DO UPDATE SET leased_until = excluded.leased_until, deleted_at = NULL
+			  RETURNING repository
+			), queued AS (
+			  INSERT INTO gc_queue (repository, digest, review_after, version)
+			  SELECT repository, $4, {now} + $11, 1 FROM linked
+			  ON CONFLICT (repository, digest) DO UPDATE SET review_after = excluded.review_after, version = gc_queue.version + 1
+			  RETURNING repository
+			)
+			SELECT count(*) FROM (SELECT fill_edges(repository, $4) FROM queued OFFSET 0) AS filled`,
+			u.ID, u.Epoch, u.Size, sqlDigest(d), finishedUploadStays.Milliseconds(), u.Key,
+			nullable(c.OS), nullable(c.Architecture), nullable(c.Variant), millis(c.Created), s.config.Lease.Milliseconds()).Scan(&finished)
+		if err == nil && finished == 0 {
+			err = ErrSuperseded
+		}
+		return err
+	})
 }
 
 // settleKey gives a finished upload's key to the blob d, or buries it when that blob has its bytes elsewhere.

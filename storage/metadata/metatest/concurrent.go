@@ -19,6 +19,7 @@ func concurrentTests() suite {
 		{"OneUpload", testOneUpload},
 		{"OneBlob", testOneBlob},
 		{"ParentAndChild", testParentAndChild},
+		{"ImageAndLayer", testImageAndLayer},
 		{"Snapshot", testSnapshot},
 	}
 }
@@ -150,6 +151,25 @@ func testParentAndChild(t *testing.T, f *fixture) {
 		pair := []metadata.NewManifest{parent, child}
 		together(t, 2, func(i int) error { return f.PutManifest(t.Context(), "a", pair[i]) })
 		wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", child.Digest, metadata.Deletion{}), parent.Digest)
+	}
+}
+
+// testImageAndLayer puts an image that may lack its layer, and the layer, at once: neither misses the other.
+func testImageAndLayer(t *testing.T, f *fixture) {
+	f.push(t, "a", blob(0)) // so that there is the repository
+	for i := range 100 {
+		layer := blob(1000 + i)
+		m := image(fmt.Sprint("image ", i), layer)
+		m.Blobs[0].Optional = true
+		u := f.start(t, "a")
+		u.Size = blobSize
+		together(t, 2, func(i int) error {
+			if i == 0 {
+				return f.CommitUpload(t.Context(), u, layer)
+			}
+			return f.PutManifest(t.Context(), "a", m)
+		})
+		wantInUse(t, "delete", f.DeleteBlob(t.Context(), "a", layer), m.Digest)
 	}
 }
 
