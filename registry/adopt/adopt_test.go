@@ -486,10 +486,15 @@ func TestUnavailable(t *testing.T) {
 	}
 }
 
-// BenchmarkAdopt takes over 1,000 images of five blobs each.
+// BenchmarkAdopt takes over images of five blobs each.
 func BenchmarkAdopt(b *testing.B) {
+	for _, images := range []int{1000, 10_000} {
+		b.Run(fmt.Sprint(images), func(b *testing.B) { benchmarkAdopt(b, images) })
+	}
+}
+
+func benchmarkAdopt(b *testing.B, images int) {
 	l := legacy{b, b.TempDir()}
-	const images = 1000
 	for i := range images {
 		repository := fmt.Sprintf("team%d/app%d", i%7, i%50)
 		m := v1.Manifest{MediaType: v1.MediaTypeImageManifest, Config: l.layer(repository, fmt.Sprintf(`{"os":"linux","architecture":"arm","rootfs":{},"n":%d}`, i))}
@@ -503,20 +508,14 @@ func BenchmarkAdopt(b *testing.B) {
 	for b.Loop() {
 		_ = os.Remove(l.path("adopted-by-berth.json"))
 		facts, err := metadata.Open(b.Context(), metadata.Config{Path: filepath.Join(b.TempDir(), "metadata.sqlite")})
-		if err != nil {
-			b.Fatal(err)
-		}
+		must(b, err)
 		blobs, err := filesystem.Open(filesystem.Config{Root: l.root})
-		if err != nil {
-			b.Fatal(err)
-		}
+		must(b, err)
 		r, err := adopt.Run(b.Context(), adopt.Config{Metadata: facts, Blobs: blobs})
-		if err != nil || r.Manifests != images || r.Blobs != 5*images {
-			b.Fatal(r, err)
+		if err != nil || r.Manifests != images || r.Blobs != 5*images || r.Problems > 0 {
+			b.Fatalf("%+v, %v", r, err)
 		}
-		if err := facts.Close(); err != nil {
-			b.Fatal(err)
-		}
+		must(b, facts.Close())
 	}
 	b.ReportMetric(float64(images)*float64(b.N)/b.Elapsed().Seconds(), "manifests/s")
 }
