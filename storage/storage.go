@@ -20,6 +20,8 @@ import (
 var (
 	// ErrNotFound says that there is no object under a key.
 	ErrNotFound = errors.New("no such object")
+	// ErrShort says that the object under a key has fewer bytes than it should.
+	ErrShort = errors.New("the object is too short")
 	// ErrNoSpace says that the backend has no room for more bytes. Reads and deletes go on.
 	ErrNoSpace = errors.New("no space left in the blob store")
 	// ErrTooLarge says that the backend can't hold an object of so many bytes.
@@ -61,8 +63,8 @@ type Blobs interface {
 	// fails with ErrNotFound when the object holds less than Size; a backend that is WholeObjects may take the checkpoint's
 	// word for an object that was whole then.
 	Complete(ctx context.Context, c Checkpoint) error
-	// Open reads a complete object of size bytes. It fails with ErrNotFound. Reads that follow may fail for any
-	// reason of the backend.
+	// Open reads a complete object of size bytes. It fails with ErrNotFound, and with ErrShort when the object has fewer; of more,
+	// the first are read. Reads that follow may fail for any reason of the backend.
 	Open(ctx context.Context, key string, size int64) (io.ReadSeekCloser, error)
 	// Delete removes an object, complete or not, durably: a nil error means that it will not come back. Deleting what is
 	// not there is no error.

@@ -103,7 +103,7 @@ type section struct {
 }
 
 // Open implements storage.Blobs. Over OS the reader is an *os.File, unless a power loss left more in the file than the
-// object's bytes. It fails when the file has less.
+// object's bytes.
 func (s *Store) Open(ctx context.Context, key string, size int64) (io.ReadSeekCloser, error) {
 	r, err := s.read(ctx, key, size)
 	return r, wrap("open", key, err)
@@ -118,7 +118,7 @@ func (s *Store) read(ctx context.Context, key string, size int64) (io.ReadSeekCl
 	case err != nil:
 		return nil, err
 	case have < size:
-		return nil, errors.Join(fmt.Errorf("it has %d bytes of %d", have, size), f.Close())
+		return nil, errors.Join(fmt.Errorf("%w: it has %d bytes of %d", storage.ErrShort, have, size), f.Close())
 	case have > size:
 		return section{io.NewSectionReader(f, 0, size), f}, nil
 	}

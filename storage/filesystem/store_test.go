@@ -171,7 +171,7 @@ func TestTooShort(t *testing.T) {
 	if err := os.Truncate(filepath.Join(root, "a"), c.Size-1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Open(t.Context(), c.Key, c.Size); err == nil || errors.Is(err, storage.ErrNotFound) {
+	if _, err := s.Open(t.Context(), c.Key, c.Size); !errors.Is(err, storage.ErrShort) {
 		t.Errorf("open: %v", err)
 	}
 	if err := s.Complete(t.Context(), c); !errors.Is(err, storage.ErrNotFound) {

@@ -74,7 +74,7 @@ func wrap(op, key string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrNoSpace):
+	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrShort), errors.Is(err, storage.ErrNoSpace):
 	case isMissing(err):
 		err = fmt.Errorf("%w: %w", storage.ErrNotFound, err)
 	case isNoSpace(err):

@@ -64,7 +64,10 @@ func (r *reader) get() error {
 // shortError says that an object has fewer bytes than it should, or no more than have.
 type shortError struct{ have, want int64 }
 
-func (e shortError) Error() string { return fmt.Sprintf("it has %d bytes of %d", e.have, e.want) }
+func (e shortError) Error() string {
+	return fmt.Sprintf("%v: it has %d bytes of %d", storage.ErrShort, e.have, e.want)
+}
+func (e shortError) Unwrap() error { return storage.ErrShort }
 
 // Read implements io.Reader. A connection that breaks is made again.
 func (r *reader) Read(p []byte) (int, error) {

@@ -92,7 +92,7 @@ func (m *memory) Complete(ctx context.Context, c storage.Checkpoint) error {
 	return nil
 }
 
-func (m *memory) Open(ctx context.Context, key string, _ int64) (io.ReadSeekCloser, error) {
+func (m *memory) Open(ctx context.Context, key string, size int64) (io.ReadSeekCloser, error) {
 	unlock, err := m.begin(ctx, key)
 	if err != nil {
 		return nil, err
@@ -102,10 +102,13 @@ func (m *memory) Open(ctx context.Context, key string, _ int64) (io.ReadSeekClos
 	if !ok {
 		return nil, fmt.Errorf("%s: %w", key, storage.ErrNotFound)
 	}
+	if int64(len(content)) < size {
+		return nil, fmt.Errorf("%s: %w", key, storage.ErrShort)
+	}
 	return struct {
 		io.ReadSeeker
 		io.Closer
-	}{bytes.NewReader(content), io.NopCloser(nil)}, nil
+	}{bytes.NewReader(content[:size]), io.NopCloser(nil)}, nil
 }
 
 func (m *memory) Delete(ctx context.Context, key string) error {

@@ -97,6 +97,21 @@ func testNotFound(t *testing.T, blobs storage.Blobs) {
 	}
 }
 
+// testShort opens objects as if they had to have more bytes, or fewer.
+func testShort(t *testing.T, blobs storage.Blobs) {
+	content := Content(1, 5000)
+	whole, empty := mustPut(t, blobs, key, content), mustPut(t, blobs, key+"-empty", nil)
+	for _, c := range []storage.Checkpoint{whole, empty} {
+		_, err := blobs.Open(t.Context(), c.Key, c.Size+1)
+		wantError(t, "open "+c.Key, err, storage.ErrShort)
+		if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrUnavailable) {
+			t.Errorf("what is too short is something else, too: %v", err)
+		}
+	}
+	whole.Size = 10
+	must(t, Check(t.Context(), blobs, whole, content[:10]))
+}
+
 // testList knows the sizes of complete objects only, but every object has to be found: recovery looks for those that an
 // unclean stop left incomplete.
 func testList(t *testing.T, blobs storage.Blobs) {

@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Blobs) {
 		{"Read", testRead},
 		{"Delete", testDelete},
 		{"NotFound", testNotFound},
+		{"Short", testShort},
 		{"List", testList},
 		{"BadKeys", testBadKeys},
 		{"Cancelled", testCancelled},
