@@ -6,44 +6,82 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// audits are queries whose every row is a sentence about something that must not be.
-var audits = []string{
-	`SELECT 'key ' || k.key || ' is in ' || count(*) || ' places' FROM (
+// audit is a query whose every row is a sentence about something that must not be.
+type audit struct {
+	query string
+	// repair is a statement that makes an end of it, and remedy says what that does, where it is right however it came to that.
+	repair, remedy string
+}
+
+var audits = []audit{
+	{query: `SELECT 'key ' || k.key || ' is in ' || count(*) || ' places' FROM (
 	   SELECT key FROM blobs UNION ALL SELECT key FROM uploads WHERE key IS NOT NULL
 	   UNION ALL SELECT spare FROM uploads WHERE spare IS NOT NULL UNION ALL SELECT key FROM dead_keys
-	 ) AS k GROUP BY k.key HAVING count(*) > 1`,
-	`SELECT 'upload ' || id || ' has neither key nor blob' FROM uploads
-	 WHERE key IS NULL AND pinned_digest IS NULL AND committed IS NULL`,
-	`SELECT 'manifest ' || m.id || ' of repository ' || m.repository || ' has no body' FROM manifests m
-	 WHERE NOT EXISTS (SELECT 1 FROM manifest_bodies b WHERE b.manifest = m.id)`,
-	`SELECT 'an unreferenced blob of repository ' || l.repository || ' is not queued for review' FROM repository_blobs l
-	 WHERE NOT EXISTS (SELECT 1 FROM manifest_blobs e WHERE e.repository = l.repository AND e.linked = l.digest)
-	   AND NOT EXISTS (SELECT 1 FROM gc_queue q WHERE q.repository = l.repository AND q.digest = l.digest)`,
-	`SELECT 'manifest ' || e.manifest || ' waits for a blob that its repository has' FROM manifest_blobs e
-	 JOIN repository_blobs l ON l.repository = e.repository AND l.digest = e.digest AND l.deleted_at IS NULL
-	 JOIN manifests m ON m.id = e.manifest AND m.deleted_at IS NULL
-	 WHERE e.linked IS NULL`,
-	`SELECT 'manifest ' || e.manifest || ' references a blob that its repository has in the trash' FROM repository_blobs l
-	 JOIN manifest_blobs e ON e.repository = l.repository AND e.linked = l.digest
-	 JOIN manifests m ON m.id = e.manifest AND m.deleted_at IS NULL
-	 WHERE l.deleted_at IS NOT NULL`,
-	`SELECT 'tag ' || t.name || ' of repository ' || t.repository || ' points to a manifest in the trash' FROM tags t
-	 JOIN manifests m ON m.id = t.manifest WHERE m.deleted_at IS NOT NULL`,
-	`SELECT 'index ' || e.manifest || ' lists a manifest in the trash as if it were there' FROM manifest_children e
+	 ) AS k GROUP BY k.key HAVING count(*) > 1`},
+	{query: `SELECT 'upload ' || id || ' has neither key nor blob' FROM uploads
+	 WHERE key IS NULL AND pinned_digest IS NULL AND committed IS NULL`},
+	{query: `SELECT 'manifest ' || m.id || ' of repository ' || m.repository || ' has no body' FROM manifests m
+	 WHERE NOT EXISTS (SELECT 1 FROM manifest_bodies b WHERE b.manifest = m.id)`},
+	{
+		query: `SELECT 'an unreferenced blob of repository ' || l.repository || ' is not queued for review' FROM repository_blobs l
+		 WHERE NOT EXISTS (SELECT 1 FROM manifest_blobs e WHERE e.repository = l.repository AND e.linked = l.digest)
+		   AND NOT EXISTS (SELECT 1 FROM gc_queue q WHERE q.repository = l.repository AND q.digest = l.digest)`,
+		repair: `INSERT INTO gc_queue (repository, digest, review_after, version)
+		 SELECT l.repository, l.digest, {now}, 1 FROM repository_blobs l
+		 WHERE NOT EXISTS (SELECT 1 FROM manifest_blobs e WHERE e.repository = l.repository AND e.linked = l.digest)
+		   AND NOT EXISTS (SELECT 1 FROM gc_queue q WHERE q.repository = l.repository AND q.digest = l.digest)`,
+		remedy: "it is queued",
+	},
+	{ // and before those that wait, since what it shows may be what they wait for
+		query: `SELECT 'manifest ' || e.manifest || ' references a blob that its repository has in the trash' FROM repository_blobs l
+		 JOIN manifest_blobs e ON e.repository = l.repository AND e.linked = l.digest
+		 JOIN manifests m ON m.id = e.manifest AND m.deleted_at IS NULL
+		 WHERE l.deleted_at IS NOT NULL`,
+		repair: `UPDATE repository_blobs SET deleted_at = NULL
+		 WHERE deleted_at IS NOT NULL AND EXISTS (SELECT 1 FROM manifest_blobs e JOIN manifests m ON m.id = e.manifest AND m.deleted_at IS NULL
+		   WHERE e.repository = repository_blobs.repository AND e.linked = repository_blobs.digest)`,
+		remedy: "the blob is out of the trash",
+	},
+	{
+		query: `SELECT 'manifest ' || e.manifest || ' waits for a blob that its repository has' FROM manifest_blobs e
+		 JOIN repository_blobs l ON l.repository = e.repository AND l.digest = e.digest AND l.deleted_at IS NULL
+		 JOIN manifests m ON m.id = e.manifest AND m.deleted_at IS NULL
+		 WHERE e.linked IS NULL`,
+		repair: `UPDATE manifest_blobs SET linked = digest
+		 WHERE linked IS NULL
+		   AND EXISTS (SELECT 1 FROM repository_blobs l
+		     WHERE l.repository = manifest_blobs.repository AND l.digest = manifest_blobs.digest AND l.deleted_at IS NULL)
+		   AND EXISTS (SELECT 1 FROM manifests m WHERE m.id = manifest_blobs.manifest AND m.deleted_at IS NULL)`,
+		remedy: "they are linked",
+	},
+	{query: `SELECT 'tag ' || t.name || ' of repository ' || t.repository || ' points to a manifest in the trash' FROM tags t
+	 JOIN manifests m ON m.id = t.manifest WHERE m.deleted_at IS NOT NULL`},
+	{query: `SELECT 'index ' || e.manifest || ' lists a manifest in the trash as if it were there' FROM manifest_children e
 	 JOIN manifests c ON c.id = e.child AND c.deleted_at IS NOT NULL
-	 JOIN manifests m ON m.id = e.manifest AND m.deleted_at IS NULL`,
-	`SELECT 'manifest ' || e.manifest || ' waits for a manifest that its repository has' FROM manifest_children e
-	 JOIN manifests m ON m.repository = e.repository AND m.digest = e.digest AND m.deleted_at IS NULL WHERE e.child IS NULL`,
-	`SELECT 'blob under key ' || b.key || ' is in no repository and pinned by no upload' FROM blobs b
+	 JOIN manifests m ON m.id = e.manifest AND m.deleted_at IS NULL`},
+	{
+		query: `SELECT 'manifest ' || e.manifest || ' waits for a manifest that its repository has' FROM manifest_children e
+		 JOIN manifests m ON m.repository = e.repository AND m.digest = e.digest AND m.deleted_at IS NULL WHERE e.child IS NULL`,
+		repair: `UPDATE manifest_children SET child = (SELECT m.id FROM manifests m
+		   WHERE m.repository = manifest_children.repository AND m.digest = manifest_children.digest AND m.deleted_at IS NULL)
+		 WHERE child IS NULL AND EXISTS (SELECT 1 FROM manifests m
+		   WHERE m.repository = manifest_children.repository AND m.digest = manifest_children.digest AND m.deleted_at IS NULL)`,
+		remedy: "they are linked",
+	},
+	{query: `SELECT 'blob under key ' || b.key || ' is in no repository and pinned by no upload' FROM blobs b
 	 WHERE NOT EXISTS (SELECT 1 FROM repository_blobs l WHERE l.digest = b.digest)
-	   AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.pinned_digest = b.digest)`,
+	   AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.pinned_digest = b.digest)`},
 }
 
 // Audit checks the facts against each other and returns a sentence for each contradiction, up to limit of a kind.
 func (s *Store) Audit(ctx context.Context, limit int) (problems []string, err error) {
 	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
 		problems = nil
-		for _, query := range append(s.db.audits(), audits...) {
+		queries := s.db.audits()
+		for _, a := range audits {
+			queries = append(queries, a.query)
+		}
+		for _, query := range queries {
 			rows, err := collect(ctx, t, scanString, query+` LIMIT $1`, limit)
 			if err != nil {
 				return err
@@ -53,6 +91,51 @@ func (s *Store) Audit(ctx context.Context, limit int) (problems []string, err er
 		return nil
 	})
 	return problems, err
+}
+
+// Mended is a contradiction that was, and what Mend did about it.
+type Mended struct{ Problem, Remedy string }
+
+// Mend makes an end of those contradictions between facts that Audit finds and for which one remedy is right however it came to them. It
+// returns up to limit of a kind, those of the kinds before the one that an error was about, too.
+func (s *Store) Mend(ctx context.Context, limit int) (all []Mended, err error) {
+	for _, a := range audits {
+		if a.repair == "" {
+			continue
+		}
+		some, err := s.mend(ctx, a, limit)
+		all = append(all, some...)
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// mend looks before it asks for a transaction: it takes time, and there is next to never anything to do.
+func (s *Store) mend(ctx context.Context, a audit, limit int) (done []Mended, err error) {
+	find := func(ctx context.Context, t *tx) error {
+		problems, err := collect(ctx, t, scanString, a.query+` LIMIT $1`, limit)
+		done = make([]Mended, len(problems))
+		for i, p := range problems {
+			done[i] = Mended{Problem: p, Remedy: a.remedy}
+		}
+		return err
+	}
+	if err := s.db.view(ctx, find); err != nil || len(done) == 0 {
+		return nil, err
+	}
+	err = s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		if err := find(ctx, t); err != nil {
+			return err
+		}
+		_, err := t.exec(ctx, a.repair)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return done, nil
 }
 
 // Blobs returns up to limit blobs in the order of their digests, beginning after last.

@@ -31,10 +31,17 @@ func SyncLevel(ctx context.Context, s *Store, survivesPowerLoss bool) (level int
 // Waiting is how many transactions wait for the writer.
 func Waiting(s *Store) int { return len(s.db.(*sqliteDB).writer.requests) }
 
-// IsAudit reports whether a text that Statements returned is of a query that audits: those look at everything.
+// IsAudit reports whether a text that Statements returned is of a query that audits, or repairs what that found: those look at everything.
 func IsAudit(text string) bool {
-	return slices.ContainsFunc(append((&sqliteDB{}).audits(), audits...), func(query string) bool {
-		return strings.HasPrefix(text, strings.Join(strings.Fields(query), " "))
+	queries, words := (&sqliteDB{}).audits(), sqliteDialect().words
+	for _, a := range audits {
+		queries = append(queries, a.query)
+		if a.repair != "" {
+			queries = append(queries, a.repair)
+		}
+	}
+	return slices.ContainsFunc(queries, func(query string) bool {
+		return strings.HasPrefix(text, strings.Join(strings.Fields(words.Replace(query)), " "))
 	})
 }
 

@@ -168,9 +168,9 @@ func (m *move) verify(ctx context.Context, t pgx.Tx) error {
 			return fmt.Errorf("table %s has %d rows of %d", table, n, m.counts[table])
 		}
 	}
-	for _, query := range audits {
+	for _, a := range audits {
 		var problem string
-		err := t.QueryRow(ctx, query+` LIMIT 1`).Scan(&problem)
+		err := t.QueryRow(ctx, a.query+` LIMIT 1`).Scan(&problem)
 		if err == nil {
 			return fmt.Errorf("the facts contradict each other, which registry fsck tells more of: %s", problem)
 		}

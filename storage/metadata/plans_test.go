@@ -76,6 +76,7 @@ func usedStatements(t *testing.T, path string) []string {
 		"robots":            func() error { _, err := s.Robots(ctx); return err },
 		"robot":             func() error { _, err := s.Robot(ctx, "x"); return notFound(err) },
 		"robot by secret":   func() error { _, err := s.RobotBySecret(ctx, []byte("x")); return notFound(err) },
+		"mend":              func() error { _, err := s.Mend(ctx, 1); return err },
 		"audit":             func() error { _, err := s.Audit(ctx, 1); return err },
 	} {
 		if err := list(); err != nil {

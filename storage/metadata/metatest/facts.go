@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"berth/storage/metadata"
 )
 
 func factTests() suite {
@@ -15,6 +17,7 @@ func factTests() suite {
 
 		{"Cancelled", testCancelled},
 		{"Audit", testAudit},
+		{"Mend", testMend},
 	}
 }
 
@@ -119,4 +122,48 @@ func testAudit(t *testing.T, f *fixture) {
 	must(t, err)
 	wantEqual(t, "problems, up to one of a kind", len(problems), 1)
 	must(t, f.DeleteBlob(t.Context(), "a", blob(1)))
+}
+
+// testMend makes contradictions and has them put right: those that can be.
+func testMend(t *testing.T, f *fixture) {
+	key := f.push(t, "a", blob(1))
+	f.push(t, "a", blob(2))
+	f.push(t, "a", blob(3))
+	f.put(t, "a", image("one", blob(2)))
+	f.put(t, "a", index("two", image("one").Digest))
+	mend := func(limit, want int) {
+		t.Helper()
+		mended, err := f.Mend(t.Context(), limit)
+		must(t, err)
+		wantEqual(t, "mended", len(mended), want)
+		for _, m := range mended {
+			if m.Problem == "" || m.Remedy == "" {
+				t.Errorf("%+v", m)
+			}
+		}
+	}
+	mend(10, 0)
+	for _, test := range []struct {
+		contradict string
+		arg        any
+	}{
+		{`DELETE FROM gc_queue WHERE digest = $1`, encoded(blob(1))},
+		{`UPDATE manifest_blobs SET linked = NULL WHERE digest = $1`, encoded(blob(2))},
+		{`UPDATE repository_blobs SET deleted_at = 1 WHERE digest = $1`, encoded(blob(2))},
+		{`UPDATE manifest_children SET child = NULL WHERE digest = $1`, encoded(image("one").Digest)},
+	} {
+		f.exec(t, 1, test.contradict, test.arg)
+		mend(10, 1)
+		f.audit(t)
+	}
+	wantInUse(t, "delete", f.DeleteBlob(t.Context(), "a", blob(2)), image("one").Digest)
+	wantInUse(t, "delete", f.DeleteManifest(t.Context(), "a", image("one").Digest, metadata.Deletion{}), index("two").Digest)
+	f.exec(t, 3, `DELETE FROM gc_queue`)
+	f.exec(t, 1, `INSERT INTO dead_keys (key, delete_after) VALUES ($1, 0)`, key) // nobody knows which is right
+	_, err := f.sql.ExecContext(t.Context(), `UPDATE repository_blobs SET leased_until = 1`)
+	must(t, err)
+	mend(1, 1) // all are put right, and one of a kind is told of
+	mend(10, 0)
+	f.exec(t, 1, `DELETE FROM dead_keys WHERE key = $1`, key)
+	f.wantCollected(t, 2, 2) // what was queued is
 }
