@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"database/sql"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -138,12 +139,13 @@ func (s *Store) mend(ctx context.Context, a audit, limit int) (done []Mended, er
 	return done, nil
 }
 
-// Blobs returns up to limit blobs in the order of their digests, beginning after last.
+// Blobs returns up to limit blobs, quarantined ones too, in the order of their digests, beginning after last.
 func (s *Store) Blobs(ctx context.Context, last digest.Digest, limit int) (blobs []Blob, err error) {
 	scan := func(row scanner) (b Blob, err error) {
 		var d sqlDigest
-		err = row.Scan(&d, &b.Key, &b.Size)
-		b.Digest = digest.Digest(d)
+		var quarantined sql.NullInt64
+		err = row.Scan(&d, &b.Key, &b.Size, &quarantined)
+		b.Digest, b.Quarantined = digest.Digest(d), sqlTime(quarantined)
 		return b, err
 	}
 	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
@@ -154,7 +156,7 @@ func (s *Store) Blobs(ctx context.Context, last digest.Digest, limit int) (blobs
 			}
 		}
 		blobs, err = collect(ctx, t, scan,
-			`SELECT digest, key, size FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $2`, after, limit)
+			`SELECT digest, key, size, quarantined_at FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $2`, after, limit)
 		return err
 	})
 	return blobs, err

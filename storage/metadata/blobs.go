@@ -15,6 +15,8 @@ type Blob struct {
 	Digest digest.Digest
 	Key    string
 	Size   int64 // bytes
+	// Quarantined is since when it is, and zero when it is not.
+	Quarantined time.Time
 }
 
 // ImageConfig is what is kept of a blob that is an image config; the zero value says that a blob is none.
@@ -33,14 +35,14 @@ func orNone(c *ImageConfig) ImageConfig {
 	return *c
 }
 
-// Blob returns a blob of a repository. It fails with ErrNotFound.
+// Blob returns a blob of a repository. It fails with ErrNotFound, which may be an ErrQuarantined.
 func (s *Store) Blob(ctx context.Context, repository string, d digest.Digest) (Blob, error) {
 	b, _, err := s.blob(ctx, repository, d)
 	return b, err
 }
 
 // LeaseBlob returns a blob of a repository and makes sure that it stays there for at least half of Config.Lease. It
-// fails with ErrNotFound.
+// fails with ErrNotFound, which may be an ErrQuarantined.
 func (s *Store) LeaseBlob(ctx context.Context, repository string, d digest.Digest) (Blob, error) {
 	b, left, err := s.blob(ctx, repository, d)
 	if err != nil || left > s.config.Lease/2 {
@@ -66,22 +68,26 @@ func (s *Store) LeaseBlob(ctx context.Context, repository string, d digest.Diges
 	return b, err
 }
 
-// blob returns a blob and how much of its lease is left.
+// blob returns a blob that is not quarantined, and how much of its lease is left.
 func (s *Store) blob(ctx context.Context, repository string, d digest.Digest) (b Blob, left time.Duration, err error) {
 	b.Digest = d
 	var leased int64
+	var quarantined bool
 	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
 		return found(t.row(ctx, `
-			SELECT b.key, b.size, l.leased_until - {now}
+			SELECT b.key, b.size, l.leased_until - {now}, b.quarantined_at IS NOT NULL
 			FROM repositories r
 			JOIN repository_blobs l ON l.repository = r.id AND l.digest = $2 AND l.deleted_at IS NULL
 			JOIN blobs b ON b.digest = l.digest
-			WHERE r.name = $1`, repository, sqlDigest(d)).Scan(&b.Key, &b.Size, &leased))
+			WHERE r.name = $1`, repository, sqlDigest(d)).Scan(&b.Key, &b.Size, &leased, &quarantined))
 	})
+	if err == nil && quarantined {
+		return Blob{}, 0, ErrQuarantined
+	}
 	return b, time.Duration(leased) * time.Millisecond, err
 }
 
-// BlobRepositories returns up to limit repositories that have a blob, sorted, beginning after last.
+// BlobRepositories returns up to limit repositories that have a blob, quarantined or not, sorted, beginning after last.
 func (s *Store) BlobRepositories(ctx context.Context, d digest.Digest, last string, limit int) (names []string, err error) {
 	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
 		names, err = collect(ctx, t, scanString, `
@@ -95,12 +101,14 @@ func (s *Store) BlobRepositories(ctx context.Context, d digest.Digest, last stri
 }
 
 // MountBlob makes a blob of one repository appear in another, which is made if missing. It fails with ErrNotFound when
-// from does not have it.
+// from does not have it, or it is quarantined.
 func (s *Store) MountBlob(ctx context.Context, repository, from string, d digest.Digest) error {
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		source, err := t.exists(ctx, `
-			SELECT 1 FROM repositories r JOIN repository_blobs l ON l.repository = r.id
-			WHERE r.name = $1 AND l.digest = $2 AND l.deleted_at IS NULL`, from, sqlDigest(d))
+			SELECT 1 FROM repositories r
+			JOIN repository_blobs l ON l.repository = r.id
+			JOIN blobs b ON b.digest = l.digest
+			WHERE r.name = $1 AND l.digest = $2 AND l.deleted_at IS NULL AND b.quarantined_at IS NULL`, from, sqlDigest(d))
 		if err != nil {
 			return err
 		}

@@ -33,7 +33,7 @@ type scenario func(ctx context.Context, s *metadata.Store, round int) ([]step, e
 
 func scenarios() map[string]scenario {
 	return map[string]scenario{"Uploads": uploadSteps, "Manifests": manifestSteps, "Deletes": deleteSteps, "Upkeep": upkeepSteps,
-		"Robots": robotSteps, "Assembly": assemblySteps}
+		"Robots": robotSteps, "Assembly": assemblySteps, "Quarantine": quarantineSteps}
 }
 
 // quick lets no time pass: leases, graces and uploads are over at once.
@@ -420,6 +420,48 @@ func upkeepSteps(ctx context.Context, s *metadata.Store, round int) ([]step, err
 			}
 			return nil
 		}},
+	}, err
+}
+
+// quarantineSteps quarantines two blobs, of which one is healed by a push and the other stays, and puts a row right.
+func quarantineSteps(ctx context.Context, s *metadata.Store, round int) ([]step, error) {
+	repository, healed, stays, ids := fmt.Sprint("quarantine-", round), blob(-2*round-1), blob(-2*round-2), 0 // nobody else's
+	err := errors.Join(push(ctx, s, repository, "healed-"+repository, healed), push(ctx, s, repository, "stays-"+repository, stays))
+	quarantine := func(d digest.Digest) func(context.Context, *metadata.Store) error {
+		return func(ctx context.Context, s *metadata.Store) error {
+			b, err := s.Blob(ctx, repository, d)
+			if err == nil {
+				_, err = s.Quarantine(ctx, d, b.Key)
+			}
+			return err
+		}
+	}
+	isQuarantined := func(ctx context.Context, s *metadata.Store) error {
+		if _, err := s.Blob(ctx, repository, stays); !errors.Is(err, metadata.ErrQuarantined) {
+			return fmt.Errorf("not quarantined: %w", err)
+		}
+		return nil
+	}
+	none := func(context.Context, *metadata.Store) error { return nil }
+	return []step{
+		{name: "quarantine", call: quarantine(healed), repeated: metadata.ErrQuarantined, check: none},
+		{name: "quarantine another", call: quarantine(stays), repeated: metadata.ErrQuarantined, check: isQuarantined},
+		{name: "heal", call: func(ctx context.Context, s *metadata.Store) error {
+			ids++ // ids are not used twice
+			return push(ctx, s, repository, fmt.Sprintf("heal-%s-%d", repository, ids), healed)
+		}, check: blobExists(repository, healed)},
+		{name: "end and quarantine", call: func(ctx context.Context, s *metadata.Store) error {
+			blobs, err := s.Blobs(ctx, "", 1<<20)
+			for _, b := range blobs {
+				if err == nil && b.Digest == stays {
+					_, err = s.EndQuarantine(ctx, stays, b.Key)
+				}
+			}
+			if err == nil {
+				err = quarantine(stays)(ctx, s)
+			}
+			return err
+		}, repeated: metadata.ErrQuarantined, check: isQuarantined},
 	}, err
 }
 

@@ -183,20 +183,22 @@ func insertManifest(ctx context.Context, t *tx, repository int64, m NewManifest)
 	return id, err
 }
 
-// insertBlobEdges records the references to blobs and returns those that the repository lacks and needs.
+// insertBlobEdges records the references to blobs and returns those that the repository lacks and needs. It lacks those that are
+// quarantined, and holds them all the same.
 func insertBlobEdges(ctx context.Context, t *tx, repository, manifest int64, edges []Edge) (missing []digest.Digest, err error) {
 	for position, e := range edges {
 		var linked sqlDigest
+		var quarantined sql.NullInt64
 		err := t.row(ctx, `
 			INSERT INTO manifest_blobs (manifest, position, repository, digest, linked, size, media_type)
 			VALUES ($1, $2, $3, $4, (SELECT digest FROM repository_blobs WHERE repository = $3 AND digest = $4 AND deleted_at IS NULL), $5, $6)
-			RETURNING linked`,
-			manifest, position, repository, sqlDigest(e.Digest), e.Size, e.MediaType).Scan(&linked)
+			RETURNING linked, (SELECT quarantined_at FROM blobs WHERE digest = linked)`,
+			manifest, position, repository, sqlDigest(e.Digest), e.Size, e.MediaType).Scan(&linked, &quarantined)
 		if err != nil {
 			return nil, err
 		}
 		switch {
-		case linked != "":
+		case linked != "" && (e.Optional || !quarantined.Valid):
 		case e.Optional:
 			// It waits. Who links the blob at the same moment, and does not see the edge, has the same row locked: see commitAtOnce.
 			if err := queueReview(ctx, t, repository, e.Digest, 0); err != nil {
@@ -328,13 +330,13 @@ func (s *Store) manifest(ctx context.Context, q lookup, from string, reference a
 }
 
 // ConfigPlatform returns the platform that a blob of a repository names as an image's config; the zero Platform when it is
-// none. It fails with ErrNotFound when the repository lacks the blob.
+// none. It fails with ErrNotFound when the repository lacks the blob, or it is quarantined.
 func (s *Store) ConfigPlatform(ctx context.Context, repository string, d digest.Digest) (Platform, error) {
 	return s.platform(ctx, `
 		SELECT b.os, b.architecture, b.variant
 		FROM repositories r
 		JOIN repository_blobs l ON l.repository = r.id AND l.digest = $2 AND l.deleted_at IS NULL
-		JOIN blobs b ON b.digest = l.digest
+		JOIN blobs b ON b.digest = l.digest AND b.quarantined_at IS NULL
 		WHERE r.name = $1`, repository, d)
 }
 

@@ -216,6 +216,9 @@ func TestMove(t *testing.T) {
 	}
 	moved := open(t, metadata.Config{DSN: dsn})
 	mustAudit(t, moved)
+	if _, err := moved.Blob(t.Context(), "quarantine-0", blob(-2)); !errors.Is(err, metadata.ErrQuarantined) {
+		t.Errorf("a blob that is quarantined: %v", err)
+	}
 	for i := range 1500 {
 		want := image(fmt.Sprint(i), nil)
 		if got, body, err := moved.TaggedManifest(t.Context(), "many", fmt.Sprint(i), true); err != nil || got.Digest != want.Digest || string(body) != string(want.Body) {

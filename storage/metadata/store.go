@@ -167,6 +167,9 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.db.close())
 }
 
+// Grace is how long the bytes of a deleted blob stay: Config.Grace.
+func (s *Store) Grace() time.Duration { return s.config.Grace }
+
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.db.view(ctx, func(ctx context.Context, t *tx) error {

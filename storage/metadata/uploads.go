@@ -44,7 +44,8 @@ type Upload struct {
 }
 
 // StartUpload records a new session in a repository, made if missing. With a declared digest that is already the digest
-// of a blob, that blob is pinned and no key is allocated. Each call needs a new id, also one that repeats a failed call.
+// of a blob, and that is not quarantined, that blob is pinned and no key is allocated. Each call needs a new id, also one that
+// repeats a failed call.
 func (s *Store) StartUpload(ctx context.Context, id, repository string, algorithm digest.Algorithm, declared digest.Digest) (u Upload, err error) {
 	if err := s.openKeys(ctx); err != nil {
 		return u, err
@@ -91,12 +92,12 @@ func (s *Store) startUpload(ctx context.Context, id, repository string, algorith
 	return u, err
 }
 
-// held returns d when it is the digest of a blob, else nothing.
+// held returns d when it is the digest of a blob that is not quarantined, else nothing.
 func held(ctx context.Context, t *tx, d digest.Digest) (digest.Digest, error) {
 	if d == "" {
 		return "", nil
 	}
-	known, err := t.exists(ctx, `SELECT 1 FROM blobs WHERE digest = $1`, sqlDigest(d))
+	known, err := t.exists(ctx, `SELECT 1 FROM blobs WHERE digest = $1 AND quarantined_at IS NULL`, sqlDigest(d))
 	if !known {
 		d = ""
 	}
@@ -145,7 +146,7 @@ func (s *Store) claimNext(ctx context.Context, repository, id string, declared d
 			UPDATE uploads SET epoch = epoch + 1, expires_at = {now} + $3, spare = CASE WHEN size > 0 THEN $4 ELSE spare END
 			WHERE id = $1 AND repository = (SELECT r.id FROM repositories r WHERE r.name = $2)
 			  AND committed IS NULL AND pinned_digest IS NULL AND key IS NOT NULL AND spare IS NULL
-			  AND (size > 0 OR NOT EXISTS (SELECT 1 FROM blobs b WHERE b.digest = $5))
+			  AND (size > 0 OR NOT EXISTS (SELECT 1 FROM blobs b WHERE b.digest = $5 AND b.quarantined_at IS NULL))
 			  AND (size > 0 OR epoch = 1 OR NOT $6)
 			RETURNING epoch, key, spare, size, state, algorithm, hash_state, config`,
 			id, repository, s.config.UploadExpiry.Milliseconds(), nullable(next), sqlDigest(declared), s.config.WholeObjects).Scan(
@@ -249,7 +250,8 @@ func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 
 // CommitUpload turns a claimed session into the blob d of u.Size bytes and links it in the session's repository. The
 // bytes have to be durable under u.Key, unless d is u.Pinned. When the blob exists already, the key dies, and so does u.Left.
-// It fails with ErrSuperseded.
+// A blob that is quarantined takes the key in place of its own, which dies. It fails with ErrSuperseded, and with ErrQuarantined
+// when d is u.Pinned and was quarantined since: its bytes are wanted now.
 func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) error {
 	if u.Key != "" && u.Pinned == "" && u.Left == "" && s.db.compounds() {
 		return s.commitAtOnce(ctx, u, d)
@@ -291,10 +293,19 @@ func (s *Store) commitAtOnce(ctx context.Context, u Upload, d digest.Digest) err
 			    size = $3, committed = $4, expires_at = {now} + $5
 			  WHERE id = $1 AND epoch = $2 AND committed IS NULL
 			  RETURNING repository
+			), damaged AS (
+			  SELECT b.key, b.stored_at FROM blobs b
+			  WHERE b.digest = $4 AND b.quarantined_at IS NOT NULL AND EXISTS (SELECT 1 FROM finished)
+			  FOR UPDATE
+			), replaced AS (
+			  INSERT INTO dead_keys (key, delete_after, died_at, stored_at)
+			  SELECT key, {now} + $12, {now}, stored_at FROM damaged
 			), made AS (
 			  INSERT INTO blobs (digest, key, size, os, architecture, variant, created, stored_at)
 			  SELECT $4, $6, $3, $7, $8, $9, $10, {now} FROM finished
-			  ON CONFLICT (digest) DO NOTHING
+			  ON CONFLICT (digest) DO UPDATE SET key = excluded.key, size = excluded.size, os = excluded.os, architecture = excluded.architecture,
+			    variant = excluded.variant, created = excluded.created, stored_at = excluded.stored_at, quarantined_at = NULL
+			  WHERE blobs.key IN (SELECT key FROM damaged)
 			  RETURNING digest
 			), buried AS (
 			  INSERT INTO dead_keys (key, delete_after, died_at)
@@ -312,7 +323,8 @@ func (s *Store) commitAtOnce(ctx context.Context, u Upload, d digest.Digest) err
 			)
 			SELECT count(*) FROM (SELECT fill_edges(repository, $4) FROM queued OFFSET 0) AS filled`,
 			u.ID, u.Epoch, u.Size, sqlDigest(d), finishedUploadStays.Milliseconds(), u.Key,
-			nullable(c.OS), nullable(c.Architecture), nullable(c.Variant), millis(c.Created), s.config.Lease.Milliseconds()).Scan(&finished)
+			nullable(c.OS), nullable(c.Architecture), nullable(c.Variant), millis(c.Created), s.config.Lease.Milliseconds(),
+			s.config.Grace.Milliseconds()).Scan(&finished)
 		if err == nil && finished == 0 {
 			err = ErrSuperseded
 		}
@@ -322,13 +334,16 @@ func (s *Store) commitAtOnce(ctx context.Context, u Upload, d digest.Digest) err
 
 // settleKey gives a finished upload's key to the blob d, or buries it when that blob has its bytes elsewhere.
 func (s *Store) settleKey(ctx context.Context, t *tx, u Upload, d digest.Digest) error {
-	switch {
-	case u.Key == "":
-		return nil
-	case u.Pinned == d:
+	if u.Pinned != "" && u.Pinned == d {
+		if err := refuseQuarantined(ctx, t, d); err != nil || u.Key == "" {
+			return err
+		}
 		return bury(ctx, t, u.Key, 0)
 	}
-	return makeBlob(ctx, t, u, d)
+	if u.Key == "" {
+		return nil
+	}
+	return s.makeBlob(ctx, t, u, d)
 }
 
 // finishUpload marks a session as finished, which frees its key, and returns the id of its repository.
@@ -345,13 +360,18 @@ func finishUpload(ctx context.Context, t *tx, u Upload, d digest.Digest) (reposi
 	return repository, err
 }
 
-// makeBlob records the bytes of an upload as the blob d, or buries them when that blob is there.
-func makeBlob(ctx context.Context, t *tx, u Upload, d digest.Digest) error {
+// makeBlob records the bytes of an upload as the blob d, or buries them when that blob is there and not quarantined.
+func (s *Store) makeBlob(ctx context.Context, t *tx, u Upload, d digest.Digest) error {
 	c := orNone(u.Config)
+	if err := s.replaceDamaged(ctx, t, d); err != nil {
+		return err
+	}
 	n, err := t.exec(ctx, `
 		INSERT INTO blobs (digest, key, size, os, architecture, variant, created, stored_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, {now})
-		ON CONFLICT (digest) DO NOTHING`,
+		ON CONFLICT (digest) DO UPDATE SET key = excluded.key, size = excluded.size, os = excluded.os, architecture = excluded.architecture,
+		  variant = excluded.variant, created = excluded.created, stored_at = excluded.stored_at, quarantined_at = NULL
+		WHERE blobs.quarantined_at IS NOT NULL`,
 		sqlDigest(d), u.Key, u.Size, nullable(c.OS), nullable(c.Architecture), nullable(c.Variant), millis(c.Created))
 	if err == nil && n == 0 {
 		return bury(ctx, t, u.Key, 0)

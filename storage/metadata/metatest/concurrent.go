@@ -46,7 +46,7 @@ func conflict(err error) error {
 	return err
 }
 
-// testCrowd has many push, mount and delete the same few things.
+// testCrowd has many push, mount, delete and quarantine the same few things.
 func testCrowd(t *testing.T, f *fixture) {
 	together(t, 12, func(i int) error {
 		rng := rand.New(rand.NewPCG(uint64(i), 1))
@@ -64,7 +64,7 @@ func (f *fixture) crowdStep(t *testing.T, rng *rand.Rand, id string) error {
 	ctx, repository, other := t.Context(), pick(rng, walkRepositories()), pick(rng, walkRepositories())
 	d, m := pick(rng, walkBlobs()), pick(rng, walkManifests())
 	m.Tags = []string{"x"}
-	switch rng.IntN(8) {
+	switch rng.IntN(9) {
 	case 0, 1:
 		return f.crowdPush(t, repository, id, d)
 	case 2:
@@ -76,6 +76,12 @@ func (f *fixture) crowdStep(t *testing.T, rng *rand.Rand, id string) error {
 		return conflict(f.PutManifest(ctx, repository, m))
 	case 6:
 		return conflict(f.DeleteManifest(ctx, repository, m.Digest, metadata.Deletion{}))
+	case 7:
+		b, err := f.Blob(ctx, repository, d)
+		if err == nil {
+			_, err = f.Quarantine(ctx, d, b.Key)
+		}
+		return conflict(err)
 	}
 	return conflict(f.DeleteBlob(ctx, repository, d))
 }
@@ -87,7 +93,11 @@ func (f *fixture) crowdPush(t *testing.T, repository, id string, d digest.Digest
 		return err
 	}
 	u.Size = blobSize
-	return f.CommitUpload(t.Context(), u, d)
+	err = f.CommitUpload(t.Context(), u, d)
+	if errors.Is(err, metadata.ErrQuarantined) {
+		err = nil // since it was declared
+	}
+	return err
 }
 
 // testOneUpload has many claim one session: the last claim commits, and nobody else.

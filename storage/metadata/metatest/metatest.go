@@ -40,6 +40,7 @@ func Run(t *testing.T, open Open) {
 	}{
 		{"Uploads", uploadTests(), 0},
 		{"Blobs", blobTests(), 0},
+		{"Quarantine", quarantineTests(), 0},
 		{"Manifests", manifestTests(), 0},
 		{"ManifestsWithTrash", manifestTests(), time.Hour}, // nobody sees what is in it
 		{"Collect", collectTests(), 0},

@@ -21,6 +21,7 @@ type model struct {
 	links        map[place]bool
 	leased       map[place]bool           // of them
 	blobs        map[digest.Digest]string // key
+	quarantined  map[digest.Digest]bool   // of them
 	uploads      map[string]metadata.Upload
 	manifests    map[place]metadata.NewManifest
 	tags         map[string]map[string]digest.Digest // by repository
@@ -42,6 +43,7 @@ func newModel() *model {
 		links:        make(map[place]bool),
 		leased:       make(map[place]bool),
 		blobs:        make(map[digest.Digest]string),
+		quarantined:  make(map[digest.Digest]bool),
 		uploads:      make(map[string]metadata.Upload),
 		manifests:    make(map[place]metadata.NewManifest),
 		tags:         make(map[string]map[string]digest.Digest),
@@ -67,12 +69,17 @@ func walkManifests() []metadata.NewManifest {
 
 func (m *model) uploadIDs() []string { return slices.Sorted(maps.Keys(m.uploads)) }
 
-// held returns d when there is such a blob.
+// held returns d when there is such a blob, and it is not quarantined.
 func (m *model) held(d digest.Digest) digest.Digest {
-	if _, ok := m.blobs[d]; !ok {
+	if _, ok := m.blobs[d]; !ok || m.quarantined[d] {
 		return ""
 	}
 	return d
+}
+
+// visible reports whether a repository shows a blob.
+func (m *model) visible(repository string, d digest.Digest) bool {
+	return m.links[place{repository, d}] && !m.quarantined[d]
 }
 
 func (m *model) link(repository string, d digest.Digest) {
@@ -134,6 +141,7 @@ func (m *model) dropUnused(d digest.Digest) {
 	if key, ok := m.blobs[d]; ok {
 		m.keys[key] = "dead"
 		delete(m.blobs, d)
+		delete(m.quarantined, d)
 	}
 }
 
@@ -141,6 +149,10 @@ func (m *model) commit(u metadata.Upload, d digest.Digest) {
 	if u.Key != "" {
 		m.keys[u.Key] = "dead"
 		if m.held(d) == "" {
+			if damaged, ok := m.blobs[d]; ok {
+				m.keys[damaged] = "dead"
+				delete(m.quarantined, d)
+			}
 			m.blobs[d] = u.Key
 			m.keys[u.Key] = "blob"
 		}
@@ -173,7 +185,7 @@ func (m *model) missing(repository string, manifest metadata.NewManifest) error 
 	}
 	var missing metadata.MissingError
 	for _, e := range manifest.Blobs {
-		if !e.Optional && !m.links[place{repository, e.Digest}] && !slices.Contains(missing.Blobs, e.Digest) {
+		if !e.Optional && !m.visible(repository, e.Digest) && !slices.Contains(missing.Blobs, e.Digest) {
 			missing.Blobs = append(missing.Blobs, e.Digest)
 		}
 	}
@@ -371,7 +383,7 @@ func (w *walk) compareBlobs() {
 	for _, repository := range walkRepositories() {
 		for _, d := range walkBlobs() {
 			got, err := w.Blob(w.t.Context(), repository, d)
-			if w.model.links[place{repository, d}] {
+			if w.model.visible(repository, d) {
 				must(w.t, err)
 				wantEqual(w.t, "blob", got, metadata.Blob{Digest: d, Key: w.model.blobs[d], Size: blobSize})
 			} else {
@@ -382,6 +394,9 @@ func (w *walk) compareBlobs() {
 	all, err := w.Blobs(w.t.Context(), "", 100)
 	must(w.t, err)
 	wantEqual(w.t, "number of blobs", len(all), len(w.model.blobs))
+	for _, b := range all {
+		wantEqual(w.t, "quarantined", !b.Quarantined.IsZero(), w.model.quarantined[b.Digest])
+	}
 }
 
 func (w *walk) compareUploads() {

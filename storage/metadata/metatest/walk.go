@@ -39,7 +39,7 @@ func (w *walk) run(steps int) {
 	moves := []func(){
 		w.start, w.start, w.claim, w.checkpoint, w.commit, w.commit, w.commit, w.cancel, w.expire,
 		w.mount, w.lease, w.deleteBlob, w.put, w.put, w.put, w.deleteManifest, w.deleteTag, w.forget, w.collect,
-		w.restore, w.restore, w.purge, w.deleteRepository,
+		w.restore, w.restore, w.purge, w.deleteRepository, w.quarantine, w.endQuarantine,
 	}
 	for step := range steps {
 		moves[w.rng.IntN(len(moves))]()
@@ -163,6 +163,10 @@ func (w *walk) commit() {
 		wantError(w.t, "commit", err, metadata.ErrSuperseded)
 		return
 	}
+	if u.Pinned == d && w.model.quarantined[d] {
+		wantError(w.t, "commit of what was quarantined since", err, metadata.ErrQuarantined)
+		return
+	}
 	must(w.t, err)
 	w.model.commit(u, d)
 }
@@ -196,7 +200,7 @@ func (w *walk) expire() {
 func (w *walk) mount() {
 	to, from, d := w.repository(), w.repository(), w.blob()
 	err := w.MountBlob(w.t.Context(), to, from, d)
-	if !w.model.links[place{from, d}] {
+	if !w.model.visible(from, d) {
 		wantError(w.t, "mount", err, metadata.ErrNotFound)
 		return
 	}
@@ -207,13 +211,45 @@ func (w *walk) mount() {
 func (w *walk) lease() {
 	repository, d := w.repository(), w.blob()
 	b, err := w.LeaseBlob(w.t.Context(), repository, d)
-	if !w.model.links[place{repository, d}] {
+	if !w.model.visible(repository, d) {
 		wantError(w.t, "lease", err, metadata.ErrNotFound)
 		return
 	}
 	must(w.t, err)
 	w.model.leased[place{repository, d}] = true
 	wantEqual(w.t, "leased blob", b, metadata.Blob{Digest: d, Key: w.model.blobs[d], Size: blobSize})
+}
+
+// quarantine quarantines a blob, by its key or another.
+func (w *walk) quarantine() {
+	d, key := w.damaged()
+	done, err := w.Quarantine(w.t.Context(), d, key)
+	must(w.t, err)
+	want := w.model.held(d) != "" && key == w.model.blobs[d]
+	wantEqual(w.t, "quarantine", done, want)
+	if want {
+		w.model.quarantined[d] = true
+	}
+}
+
+func (w *walk) endQuarantine() {
+	d, key := w.damaged()
+	done, err := w.EndQuarantine(w.t.Context(), d, key)
+	must(w.t, err)
+	want := w.model.quarantined[d] && key == w.model.blobs[d]
+	wantEqual(w.t, "end quarantine", done, want)
+	if want {
+		delete(w.model.quarantined, d)
+	}
+}
+
+// damaged is a blob, whether or not it is there, and a key that need not be its.
+func (w *walk) damaged() (d digest.Digest, key string) {
+	d = w.blob()
+	if w.chance(4) {
+		return d, "other"
+	}
+	return d, w.model.blobs[d]
 }
 
 func (w *walk) deleteBlob() {
