@@ -1,16 +1,20 @@
 // Package fsck checks that facts and bytes agree: every row has its bytes with the right size and digest, every key is
 // in exactly one place, every reference is what the manifest's bytes say, and no bytes lie about that no row knows.
 //
-// It only reads, and works beside a running server: what looks wrong is looked at again, so that a change that happened
-// in between is no finding. It says nothing about bytes that an unclean stop left and that recovery has yet to find.
-// An error means that the check could not be finished, not that something is wrong.
+// It works beside a running server: what looks wrong is looked at again, so that a change that happened in between is no
+// finding. It says nothing about bytes that an unclean stop left and that recovery has yet to find. An error means that the
+// check could not be finished, not that something is wrong.
+//
+// It only reads, unless it is asked to repair. Then it never deletes what a row knows: a blob whose bytes are missing, short or,
+// where they were all read, wrong, is quarantined, which says in one transaction that these bytes are not to be served. Any other
+// error of the blob store changes nothing. Bytes that no row knows die after the grace, and contradictions between rows that have
+// one right end are put right. A finding is reported as repaired once that is durable.
 package fsck
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -20,6 +24,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -28,14 +33,19 @@ const (
 	manifestPage = 8
 	// most is how many contradictions of one kind are listed.
 	most = 100
+	// bufferSize is how many bytes are read at once.
+	bufferSize = 256 << 10
 )
 
 // Config is what is checked. Metadata and Blobs have to be set.
 type Config struct {
 	Metadata *metadata.Store
 	Blobs    storage.Blobs
-	// Rehash reads all bytes and checks their digests.
+	// Rehash reads all bytes and checks their digests, no more than Rate bytes a second. Zero is no limit.
 	Rehash bool
+	Rate   int64
+	// Repair does what can be done about what is found.
+	Repair bool
 	// Progress, when set, is called now and then with what was seen so far.
 	Progress func(Report)
 }
@@ -48,26 +58,46 @@ type Report struct {
 	Objects   int   `json:"objects"`
 	// Unrecovered counts objects of an unclean stop that recovery has yet to find.
 	Unrecovered int `json:"unrecovered"`
-	// Findings is what is wrong: nothing when all is well.
+	// Findings is what was found wrong, and Left of how many of them something is left to do: none when all is well.
 	Findings []Finding `json:"findings"`
+	Left     int       `json:"left"`
 }
 
-// Finding is one thing that is wrong.
+// Finding is one thing that is wrong, or was.
 type Finding struct {
 	// Subject is a blob's digest, a manifest's name, a key, or "metadata".
 	Subject string `json:"subject"`
 	Problem string `json:"problem"`
+	// Repaired is what was done about it, if anything.
+	Repaired string `json:"repaired,omitempty"`
+	// Remedy is what is left for somebody to do, where that is known.
+	Remedy string `json:"remedy,omitempty"`
 }
+
+// Left reports whether something is left to do about it.
+func (f Finding) Left() bool { return f.Repaired == "" || f.Remedy != "" }
 
 // check is one run.
 type check struct {
 	Config
-	report Report
+	lister  storage.Lister
+	limiter *rate.Limiter // nil without a limit
+	buffer  []byte        // for rehashing
+	shown   int64         // bytes at the last progress
+	stored  bool          // something is known to be in the blob store
+	report  Report
 }
 
 // Check looks at everything.
 func Check(ctx context.Context, c Config) (Report, error) {
-	run := &check{Config: c, report: Report{Findings: []Finding{}}}
+	run := &check{Config: c, buffer: make([]byte, bufferSize), report: Report{Findings: []Finding{}}}
+	if c.Rate > 0 {
+		run.limiter = rate.NewLimiter(rate.Limit(c.Rate), bufferSize)
+	}
+	var ok bool
+	if run.lister, ok = c.Blobs.(storage.Lister); !ok {
+		return run.report, fmt.Errorf("%T can't list what it stores", c.Blobs)
+	}
 	for _, step := range []func(context.Context) error{run.facts, run.blobs, run.manifests, run.objects} {
 		if err := step(ctx); err != nil {
 			return run.report, err
@@ -76,11 +106,26 @@ func Check(ctx context.Context, c Config) (Report, error) {
 	return run.report, nil
 }
 
+func (c *check) add(f Finding) {
+	c.report.Findings = append(c.report.Findings, f)
+	if f.Left() {
+		c.report.Left++
+	}
+}
+
 func (c *check) find(subject, format string, args ...any) {
-	c.report.Findings = append(c.report.Findings, Finding{Subject: subject, Problem: fmt.Sprintf(format, args...)})
+	c.add(Finding{Subject: subject, Problem: fmt.Sprintf(format, args...)})
+}
+
+// failed adds a finding whose repair failed: whether it happened all the same, the next check says.
+func (c *check) failed(f Finding, err error) {
+	f.Problem += fmt.Sprintf("; the repair failed: %v", err)
+	f.Repaired, f.Remedy = "", "registry fsck --repair again"
+	c.add(f)
 }
 
 func (c *check) progress() {
+	c.shown = c.report.Bytes
 	if c.Progress != nil {
 		c.Progress(c.report)
 	}
@@ -88,6 +133,15 @@ func (c *check) progress() {
 
 // facts checks the rows against each other.
 func (c *check) facts(ctx context.Context) error {
+	if c.Repair {
+		mended, err := c.Metadata.Mend(ctx, most)
+		for _, m := range mended {
+			c.add(Finding{Subject: "metadata", Problem: m.Problem, Repaired: m.Remedy})
+		}
+		if err != nil {
+			c.failed(Finding{Subject: "metadata", Problem: "not all rows were put right that can be"}, err)
+		}
+	}
 	problems, err := c.Metadata.Audit(ctx, most)
 	if err != nil {
 		return fmt.Errorf("audit metadata: %w", err)
@@ -96,84 +150,6 @@ func (c *check) facts(ctx context.Context) error {
 		c.find("metadata", "%s", p)
 	}
 	return nil
-}
-
-// blobs checks that every blob has its bytes.
-func (c *check) blobs(ctx context.Context) error {
-	for last := digest.Digest(""); ; {
-		blobs, err := c.Metadata.Blobs(ctx, last, page)
-		if err != nil {
-			return fmt.Errorf("list blobs: %w", err)
-		}
-		for _, b := range blobs {
-			if err := c.blob(ctx, b); err != nil {
-				return err
-			}
-			last = b.Digest
-		}
-		c.progress()
-		if len(blobs) < page {
-			return nil
-		}
-	}
-}
-
-func (c *check) blob(ctx context.Context, b metadata.Blob) error {
-	c.report.Blobs++
-	c.report.Bytes += b.Size
-	problem := c.bytes(ctx, b)
-	if problem == nil {
-		return nil
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	uses, err := c.Metadata.KeyUses(ctx, []string{b.Key})
-	if err != nil {
-		return fmt.Errorf("look up key %s: %w", b.Key, err)
-	}
-	if len(uses) == 1 && uses[0].Use == "blob" {
-		c.find(b.Digest.String(), "%v", problem)
-	}
-	return nil
-}
-
-// bytes returns what is wrong with a blob's bytes.
-func (c *check) bytes(ctx context.Context, b metadata.Blob) (err error) {
-	r, err := c.Blobs.Open(ctx, b.Key, b.Size)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	if !c.Rehash {
-		size, err := r.Seek(0, io.SeekEnd)
-		if err == nil && size != b.Size {
-			err = fmt.Errorf("key %s has %d bytes of %d", b.Key, size, b.Size)
-		}
-		return err
-	}
-	sum := b.Digest.Algorithm().Hash()
-	n, err := io.Copy(sum, reader{ctx, r})
-	if err != nil {
-		return err
-	}
-	if got := digest.NewDigest(b.Digest.Algorithm(), sum); got != b.Digest || n != b.Size {
-		return fmt.Errorf("the %d bytes under key %s have digest %s", n, b.Key, got)
-	}
-	return nil
-}
-
-// reader ends with ctx: rehashing a large blob takes a while.
-type reader struct {
-	ctx context.Context // of the one call that this reader lives in
-	io.Reader
-}
-
-func (r reader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(p)
 }
 
 // manifests checks that every manifest's body is what its row and its references say.
@@ -227,10 +203,6 @@ func digestsOf(descriptors []v1.Descriptor) []digest.Digest {
 
 // objects checks that some row knows everything that is stored, and that the bytes of open uploads are there.
 func (c *check) objects(ctx context.Context) error {
-	lister, ok := c.Blobs.(storage.Lister)
-	if !ok {
-		return fmt.Errorf("%T can't list what it stores", c.Blobs)
-	}
 	uploads, err := c.Metadata.WrittenUploads(ctx)
 	if err != nil {
 		return fmt.Errorf("list uploads: %w", err)
@@ -244,7 +216,7 @@ func (c *check) objects(ctx context.Context) error {
 		return fmt.Errorf("find unclean stops: %w", err)
 	}
 	var strays []string
-	err = lister.List(ctx, "blobs/", func(o storage.Object) error {
+	err = c.lister.List(ctx, metadata.BlobPrefix, func(o storage.Object) error {
 		c.report.Objects++
 		if u, ok := absent[o.Key]; ok && o.Size >= u.Size {
 			delete(absent, o.Key)
@@ -263,7 +235,7 @@ func (c *check) objects(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list objects: %w", err)
 	}
-	return errors.Join(c.strays(ctx, lister, strays), c.absent(ctx, absent))
+	return errors.Join(c.strays(ctx, strays), c.absent(ctx, absent))
 }
 
 // known reports whether a row knows an object.
@@ -280,15 +252,15 @@ func inAny(prefixes []string, key string) bool {
 }
 
 // strays finds the objects that are still there although no row knows them: others were deleted in between.
-func (c *check) strays(ctx context.Context, lister storage.Lister, keys []string) error {
+func (c *check) strays(ctx context.Context, keys []string) error {
 	for _, key := range keys {
-		err := lister.List(ctx, key, func(o storage.Object) error {
+		err := c.lister.List(ctx, key, func(o storage.Object) error {
 			if o.Key != key {
 				return nil
 			}
 			known, err := c.known(ctx, o)
 			if err == nil && !known {
-				c.find(key, "%d bytes that no row knows", o.Size)
+				c.stray(ctx, o)
 			}
 			return err
 		})
@@ -299,6 +271,29 @@ func (c *check) strays(ctx context.Context, lister storage.Lister, keys []string
 	return nil
 }
 
+// stray is about an object that no row knows. A kept snapshot may: the dead list sees to that.
+func (c *check) stray(ctx context.Context, o storage.Object) {
+	f := Finding{Subject: o.Key, Problem: fmt.Sprintf("%d bytes that no row knows", o.Size)}
+	switch {
+	case !c.Repair:
+		f.Remedy = "registry fsck --repair has them deleted"
+	case c.report.Blobs == 0: // these are sooner the facts of another blob store
+		f.Remedy = "not deleted, since the facts name no blob at all: correct the configuration, or restore the facts"
+	}
+	if f.Remedy != "" {
+		c.add(f)
+		return
+	}
+	n, err := c.Metadata.BuryOrphans(ctx, []string{o.Key}, c.Metadata.Grace())
+	switch {
+	case err != nil:
+		c.failed(f, err)
+	case n > 0:
+		f.Repaired = fmt.Sprintf("they are deleted after gc.grace (%s)", c.Metadata.Grace())
+		c.add(f)
+	}
+}
+
 // absent finds the open uploads whose bytes are not there, unless they ended in between.
 func (c *check) absent(ctx context.Context, uploads map[string]metadata.KeyUse) error {
 	for key, u := range uploads {
@@ -307,7 +302,8 @@ func (c *check) absent(ctx context.Context, uploads map[string]metadata.KeyUse) 
 			return fmt.Errorf("look up key %s: %w", key, err)
 		}
 		if len(uses) == 1 && uses[0].Use == "upload" {
-			c.find(key, "an open upload lacks some of its %d bytes", u.Size)
+			c.add(Finding{Subject: key, Problem: fmt.Sprintf("an open upload lacks some of its %d bytes", u.Size),
+				Remedy: "it ends by itself, and its client has to begin anew"})
 		}
 	}
 	return nil

@@ -33,7 +33,7 @@ const layerContent = "a layer"
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{directory: t.TempDir()}
+	s := &site{directory: memoryDir(t)}
 	s.database = filepath.Join(s.directory, "metadata.sqlite")
 	var err error
 	if s.blobs, err = filesystem.Open(filesystem.Config{Root: s.directory}); err != nil {
@@ -69,6 +69,17 @@ func newSite(t *testing.T) *site {
 	}
 	s.layer = filepath.Join(s.directory, found.Key)
 	return s
+}
+
+// memoryDir is a directory whose syncs cost nothing, where there is one.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	directory, err := os.MkdirTemp("/dev/shm", "berth-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(directory) })
+	return directory
 }
 
 func (s *site) open(t *testing.T) {
