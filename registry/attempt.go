@@ -179,7 +179,11 @@ func (a *attempt) commit(ctx context.Context, d digest.Digest) error {
 	if err := a.readConfig(ctx); err != nil {
 		return err
 	}
-	return explain(a.s.facts.CommitUpload(ctx, a.facts, d), nil, "commit blob %s", d)
+	err := a.s.facts.CommitUpload(ctx, a.facts, d)
+	if errors.Is(err, metadata.ErrQuarantined) { // since the client began: the bytes that it sent were not kept
+		return ErrUnavailable.Withf("the registry's copy of blob %s was found to be damaged: push it again", d)
+	}
+	return explain(err, nil, "commit blob %s", d)
 }
 
 // complete makes the bytes durable and readable under their key.

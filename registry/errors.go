@@ -40,6 +40,12 @@ var (
 	ErrUnavailable         = &Error{Code: "UNAVAILABLE", Message: "the registry can't reach its database or storage now: try again"}
 )
 
+// What is told of blobs that are there and can't be served.
+var (
+	errQuarantined = ErrBlobUnknown.Withf("the registry's copy of this blob is damaged: push it again")
+	errLost        = ErrBlobUnknown.Withf("the registry has lost the bytes of this blob: its log says how to repair that")
+)
+
 // Error returns the code and the message.
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"berth/storage"
 	"berth/storage/metadata"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/time/rate"
 )
 
 // Config is what a Service works with. Blobs and Metadata have to be set.
@@ -33,6 +36,8 @@ type Config struct {
 	Redirect bool
 	// URLAllowed reports whether a layer that is kept elsewhere may be at a URL. Nil allows all.
 	URLAllowed func(url string) bool
+	// Log receives what clients can't do anything about. It may be nil.
+	Log *slog.Logger
 }
 
 // Service is the registry. Make it with New. Its methods may be called at the same time.
@@ -50,6 +55,8 @@ type Service struct {
 	sessions      sessions
 	pulls         pulls
 	buffers       buffers
+	log           *slog.Logger
+	lost          rate.Sometimes // logs blobs without bytes
 }
 
 // New returns a registry over what c names.
@@ -63,7 +70,11 @@ func New(c Config) *Service {
 	if c.Immutable == nil {
 		c.Immutable = func(string, string) bool { return false }
 	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	s := &Service{
+		log: c.Log, lost: rate.Sometimes{First: 10, Interval: time.Minute},
 		blobs: c.Blobs, facts: c.Metadata,
 		childRequired: c.ChildRequired, sparseImages: c.SparseImages, urlAllowed: c.URLAllowed, coverage: c.Coverage,
 		indexes: c.Indexes, immutable: c.Immutable, sparseDeletes: c.SparseDeletes,
@@ -84,13 +95,20 @@ func (s *Service) Blob(ctx context.Context, repository string, d digest.Digest) 
 	return blobDescriptor(d, b.Size), nil
 }
 
-// OpenBlob opens a blob of a repository. It fails with ErrBlobUnknown.
+// OpenBlob opens a blob of a repository. It fails with ErrBlobUnknown, also when its bytes are missing.
 func (s *Service) OpenBlob(ctx context.Context, repository string, d digest.Digest) (*Blob, error) {
 	b, err := s.facts.Blob(ctx, repository, d)
 	if err != nil {
 		return nil, explain(err, ErrBlobUnknown, "find blob %s", d)
 	}
 	r, err := s.blobs.Open(ctx, b.Key, b.Size)
+	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrShort) {
+		s.lost.Do(func() {
+			s.log.Error("a blob has no bytes, or not all: registry fsck --repair quarantines such blobs, so that a push heals them",
+				"repository", repository, "digest", d, "key", b.Key, "error", err)
+		})
+		return nil, errLost
+	}
 	if err != nil {
 		return nil, explain(err, nil, "open blob %s", d)
 	}
@@ -184,6 +202,8 @@ func explain(err error, absent *Error, format string, args ...any) error {
 	switch {
 	case err == nil || errors.As(err, &told):
 		return err
+	case errors.Is(err, metadata.ErrQuarantined):
+		return errQuarantined
 	case absent != nil && errors.Is(err, metadata.ErrNotFound):
 		return absent
 	case errors.Is(err, metadata.ErrSuperseded):

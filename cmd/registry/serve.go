@@ -126,7 +126,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	s.greet(c, entrance, stores.directory, reload.login)
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
 	stores.countCache(set)
-	images, keeper, reaper := newService(c, stores), newKeeper(c, stores, log), newReaper(c, stores, log)
+	images, keeper, reaper := newService(c, stores, log), newKeeper(c, stores, log), newReaper(c, stores, log)
 	followPulls := func(ctx context.Context) {
 		images.FollowPulls(ctx, func(err error) { log.Warn("pulls are not written down", "error", err) })
 	}
@@ -156,7 +156,7 @@ func (l *reloader) tasks(others ...func(context.Context)) []func(context.Context
 	return others
 }
 
-func newService(c *config.Config, s *stores) *registry.Service {
+func newService(c *config.Config, s *stores, log *slog.Logger) *registry.Service {
 	policies, _ := coverage(c.Policy)   // loading the configuration found no fault with it,
 	indexes, _ := indexRules(c.Indexes) // nor with these
 	immutable, _ := immutableTags(c.Immutability)
@@ -171,6 +171,7 @@ func newService(c *config.Config, s *stores) *registry.Service {
 		SparseDeletes: c.Storage.Delete.Children == "sparse",
 		Redirect:      !c.Storage.Redirect.Disable,
 		URLAllowed:    urlAllowed(c.Validation),
+		Log:           log,
 	})
 }
 
