@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -69,7 +70,7 @@ func adminHandler(s *stores, l *reloader, reaper *gc.Reaper, k keeper) http.Hand
 	k.serve(mux)
 	localCollector{s.facts, reaper}.serve(mux)
 	mux.HandleFunc("POST /fsck", func(w http.ResponseWriter, r *http.Request) {
-		streamFsck(w, r, s)
+		streamFsck(w, r, s, log)
 	})
 	return mux
 }
@@ -81,17 +82,25 @@ type fsckLine struct {
 	Error  string      `json:"error,omitempty"`
 }
 
-func streamFsck(w http.ResponseWriter, r *http.Request, s *stores) {
+func streamFsck(w http.ResponseWriter, r *http.Request, s *stores, log *slog.Logger) {
+	o, err := parseFsckOptions(r.URL.Query())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
 	send := func(l fsckLine) {
 		_ = json.NewEncoder(w).Encode(l) // the client may be gone: then r.Context() ends the check
 		_ = http.NewResponseController(w).Flush()
 	}
-	report, err := fsck.Check(r.Context(), fsck.Config{
-		Metadata: s.facts,
-		Blobs:    s.blobs,
-		Rehash:   r.URL.Query().Has("rehash"),
-		Progress: func(p fsck.Report) { send(fsckLine{Report: p}) },
+	report, err := o.check(r.Context(), s, func(p fsck.Report) {
+		p.Findings = nil // the last line has them
+		send(fsckLine{Report: p})
 	})
+	for _, f := range report.Findings {
+		if f.Repaired != "" {
+			log.Warn("repaired", "subject", f.Subject, "problem", f.Problem, "repaired", f.Repaired, "remedy", f.Remedy)
+		}
+	}
 	last := fsckLine{Report: report, Done: err == nil}
 	if err != nil {
 		last.Error = err.Error()
