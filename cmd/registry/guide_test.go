@@ -252,6 +252,41 @@ func TestDeleteGuide(t *testing.T) {
 	}
 }
 
+// TestVerifyGuide does what docs/guides/verify.md says, with a disk that lost something before the repair. docker is a stand-in, for which
+// the test pushes.
+func TestVerifyGuide(t *testing.T) {
+	const path = "../../docs/guides/verify.md"
+	c := newClinic(t, true)
+	layer, bin, work := c.layer(), t.TempDir(), t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script(t, filepath.Join(bin, "registry"), `BERTH_TEST_COMMAND=1 exec `+self+` "$@"`)
+	script(t, filepath.Join(bin, "docker"), `echo "docker $*"`)
+	c.write(filepath.Join(work, "config.yml"), "version: 0.1\nstorage: {filesystem: {rootdirectory: "+c.directory+"}}\n")
+	guide := guideRunner{t, work, []string{"PATH=" + bin + ":" + os.Getenv("PATH")}}
+	var all []string
+	for _, block := range shellBlocks(t, path) {
+		if strings.Contains(block, "||") {
+			c.write(layer, "a lay")
+		}
+		all = append(all, guide.run(block))
+		if strings.HasPrefix(block, "docker push ") {
+			c.visitor().push("app", clinicLayer)
+		}
+	}
+	for i, want := range []string{": 0 findings\n", ": 0 findings\n", "push it again; it is in app", "docker push ", ": 0 findings\n"} {
+		if i >= len(all) || !strings.Contains(all[i], want) {
+			t.Errorf("%q is not in block %d of %q", want, i, all)
+		}
+	}
+	if !strings.Contains(all[2], "something is left to do\n") {
+		t.Errorf("the exit code says that all is well:\n%s", all[2])
+	}
+	c.running.end(t)
+}
+
 type guideRunner struct {
 	t         *testing.T
 	directory string
