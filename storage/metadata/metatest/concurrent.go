@@ -18,6 +18,7 @@ func concurrentTests() suite {
 		{"Crowd", testCrowd},
 		{"OneUpload", testOneUpload},
 		{"OneBlob", testOneBlob},
+		{"OneQuarantine", testOneQuarantine},
 		{"ParentAndChild", testParentAndChild},
 		{"ImageAndLayer", testImageAndLayer},
 		{"Snapshot", testSnapshot},
@@ -149,6 +150,50 @@ func testOneBlob(t *testing.T, f *fixture) {
 	repositories, err := f.BlobRepositories(t.Context(), blob(1), "", 100)
 	if err != nil || len(repositories) != len(keys) {
 		t.Errorf("in %v: %v", repositories, err)
+	}
+}
+
+// testOneQuarantine has some push a blob while others quarantine it and say that it is well: each key that was given out is in one place.
+func testOneQuarantine(t *testing.T, f *fixture) {
+	const rounds = 30
+	f.push(t, "a", blob(1))
+	keys := make([]string, 0, 4*rounds)
+	var mu sync.Mutex
+	together(t, 8, func(i int) error {
+		for round := range rounds {
+			all, err := f.Blobs(t.Context(), "", 1)
+			if err != nil {
+				return err
+			}
+			switch d, key := all[0].Digest, all[0].Key; i % 4 {
+			case 0:
+				_, err = f.Quarantine(t.Context(), d, key)
+			case 1:
+				_, err = f.EndQuarantine(t.Context(), d, key)
+			default:
+				var u metadata.Upload
+				if u, err = f.StartUpload(t.Context(), fmt.Sprintf("%d-%d", i, round), "a", digest.SHA256, ""); err == nil {
+					u.Size = blobSize
+					err = f.CommitUpload(t.Context(), u, d)
+				}
+				mu.Lock()
+				keys = append(keys, u.Key)
+				mu.Unlock()
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	uses, err := f.KeyUses(t.Context(), keys)
+	must(t, err)
+	count := make(map[string]int)
+	for _, u := range uses {
+		count[u.Use]++
+	}
+	if count["dead"]+count["blob"] != len(keys) || count["blob"] > 1 {
+		t.Errorf("of %d keys: %v", len(keys), count)
 	}
 }
 
