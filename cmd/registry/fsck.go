@@ -10,11 +10,13 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"berth/config"
 	"berth/registry/fsck"
+	"berth/storage/metadata"
 
 	"github.com/spf13/cobra"
 )
@@ -197,6 +199,10 @@ func (s streams) printFindings(r fsck.Report) {
 	}
 	fmt.Fprintf(s.out, "checked %d blobs (%s), %d manifests, %d objects: %d findings%s\n",
 		r.Blobs, bytesString(r.Bytes), r.Manifests, r.Objects, len(r.Findings), left)
+	if r.Leftovers > 0 && !slices.ContainsFunc(r.Findings, func(f fsck.Finding) bool { return f.Subject == metadata.AdoptedPrefix }) {
+		fmt.Fprintf(s.out, "%d objects (%s) are left of the registry whose data were taken over, and nothing needs them: with --repair they are deleted\n",
+			r.Leftovers, bytesString(r.LeftoverBytes))
+	}
 	if r.Unrecovered > 0 {
 		fmt.Fprintf(s.out, "%d objects were left by an unclean stop: the next start of the registry removes them\n", r.Unrecovered)
 	}

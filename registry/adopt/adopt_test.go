@@ -348,6 +348,9 @@ func TestDamage(t *testing.T) {
 	}
 
 	// What a manifest may need that could not be read, stays; what was being pushed has its lease.
+	if done, err := s.facts.Collect(t.Context(), 1000); done.Links != 0 || err != nil {
+		t.Errorf("collected %+v, %v", done, err)
+	}
 	queue, err := s.facts.Queue(t.Context())
 	if err != nil || queue.Due != 0 || queue.Unused != 0 {
 		t.Errorf("the collector's queue: %+v, %v", queue, err)
@@ -524,5 +527,57 @@ func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestAfterwards has fsck look at what lies where the data were taken over: what nothing needs, and what another registry writes there
+// although this one took it over.
+func TestAfterwards(t *testing.T) {
+	l := newLegacy(t)
+	l.image("a", "kept", "kept")
+	gone := l.image("a", "gone", "gone")
+	l.blob([]byte("nobody's"))
+	s := open(t, l, metadata.Config{Grace: time.Millisecond})
+	s.adopt()
+	s.wantSound()
+	_, err := s.DeleteManifest(t.Context(), "a", gone.Digest, registry.Deletion{})
+	must(t, err)
+	check := func(repair bool) fsck.Report {
+		t.Helper()
+		report, err := fsck.Check(t.Context(), fsck.Config{Metadata: s.facts, Blobs: s.blobs, Repair: repair})
+		must(t, err)
+		return report
+	}
+	if r := check(false); r.Leftovers != 2 || r.LeftoverBytes != int64(len("nobody's"))+gone.Size || len(r.Findings) > 0 { // and the deleted manifest
+		t.Errorf("%+v", r)
+	}
+	if r := check(true); len(r.Findings) != 1 || r.Left != 0 || !strings.Contains(r.Findings[0].Repaired, "deleted after gc.grace") {
+		t.Errorf("%+v", r)
+	}
+	reaper := gc.New(gc.Config{Metadata: s.facts, Blobs: s.blobs})
+	for range 2 {
+		time.Sleep(5 * time.Millisecond)
+		_, err := reaper.Round(t.Context())
+		must(t, err)
+	}
+	if _, err := os.Stat(l.path(l.data(digest.FromString("nobody's"))...)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what nothing needs is still there: %v", err)
+	}
+	s.pull("a", "kept")
+	s.wantSound()
+
+	pushed := l.image("a", "pushed to the old registry", "new")
+	later := time.Now().Add(time.Hour)
+	for _, path := range []string{
+		l.path(l.data(pushed.Digest)...), l.path(l.data(digest.FromString("pushed to the old registry"))...),
+		l.path("repositories", "a", "_manifests", "revisions", "sha256", pushed.Digest.Encoded(), "link"),
+	} {
+		must(t, os.Chtimes(path, later, later))
+	}
+	for _, repair := range []bool{false, true} {
+		r := check(repair)
+		if len(r.Findings) != 1 || r.Left != 1 || r.Leftovers != 0 || !strings.HasPrefix(r.Findings[0].Problem, "3 files") {
+			t.Errorf("%+v", r)
+		}
 	}
 }

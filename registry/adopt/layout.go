@@ -4,13 +4,14 @@ import (
 	"strings"
 
 	"berth/registry"
+	"berth/storage/metadata"
 
 	"github.com/opencontainers/go-digest"
 )
 
 // Where distribution keeps things, as keys of the blob store.
 const (
-	root         = "docker/registry/v2/"
+	root         = metadata.AdoptedPrefix
 	blobs        = root + "blobs/"
 	repositories = root + "repositories/"
 	// marker says which registry took the data over.

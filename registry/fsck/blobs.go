@@ -118,11 +118,13 @@ func (c *check) empty(ctx context.Context) (bool, error) {
 	if c.stored {
 		return false, nil
 	}
-	err := c.lister.List(ctx, metadata.BlobPrefix, func(storage.Object) error { return errStored })
-	if err != nil && !errors.Is(err, errStored) {
-		return false, fmt.Errorf("list objects: %w", err)
+	for _, prefix := range []string{metadata.BlobPrefix, metadata.AdoptedPrefix + "blobs/"} {
+		err := c.lister.List(ctx, prefix, func(storage.Object) error { return errStored })
+		if err != nil && !errors.Is(err, errStored) {
+			return false, fmt.Errorf("list objects: %w", err)
+		}
+		c.stored = c.stored || err != nil
 	}
-	c.stored = err != nil
 	return !c.stored, nil
 }
 

@@ -58,6 +58,10 @@ type Report struct {
 	Objects   int   `json:"objects"`
 	// Unrecovered counts objects of an unclean stop that recovery has yet to find.
 	Unrecovered int `json:"unrecovered"`
+	// Leftovers counts objects of the registry whose data were taken over that nothing needs any more, and LeftoverBytes how large they are.
+	// They are deleted when it is asked to repair.
+	Leftovers     int   `json:"leftovers"`
+	LeftoverBytes int64 `json:"leftoverBytes"`
 	// Findings is what was found wrong, and Left of how many of them something is left to do: none when all is well.
 	Findings []Finding `json:"findings"`
 	Left     int       `json:"left"`
@@ -86,6 +90,8 @@ type check struct {
 	shown   int64         // bytes at the last progress
 	stored  bool          // something is known to be in the blob store
 	report  Report
+
+	leftovers *leftovers // nil where no data were taken over
 }
 
 // Check looks at everything.
@@ -98,7 +104,7 @@ func Check(ctx context.Context, c Config) (Report, error) {
 	if run.lister, ok = c.Blobs.(storage.Lister); !ok {
 		return run.report, fmt.Errorf("%T can't list what it stores", c.Blobs)
 	}
-	for _, step := range []func(context.Context) error{run.facts, run.blobs, run.manifests, run.objects} {
+	for _, step := range []func(context.Context) error{run.findAdopted, run.facts, run.blobs, run.manifests, run.objects, run.adopted} {
 		if err := step(ctx); err != nil {
 			return run.report, err
 		}
@@ -161,6 +167,9 @@ func (c *check) manifests(ctx context.Context) error {
 		}
 		for _, m := range all {
 			c.report.Manifests++
+			if c.leftovers != nil {
+				c.leftovers.bodies[m.Digest] = struct{}{}
+			}
 			if problem := compare(m); problem != "" {
 				c.find(m.Repository+"@"+m.Digest.String(), "%s", problem)
 			}

@@ -9,6 +9,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// AdoptedPrefix begins the keys of all that distribution's registry keeps.
+const AdoptedPrefix = "docker/registry/v2/"
+
 // Names under which it is kept that an adoption is under way, by its id, and what the last one that ended did.
 const (
 	adoptingSetting = "adopting"
