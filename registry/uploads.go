@@ -85,7 +85,7 @@ func (s *Service) FinishUpload(ctx context.Context, repository, id string, c Chu
 		return Descriptor{}, err
 	}
 	defer s.sessions.leave(sessionKey(repository, id), h)
-	a, err := s.claim(ctx, repository, id, d)
+	a, err := s.claimLast(ctx, repository, id, c, d)
 	if err != nil {
 		return Descriptor{}, err
 	}
@@ -104,6 +104,19 @@ func (s *Service) FinishUpload(ctx context.Context, repository, id string, c Chu
 		err = a.commit(context.WithoutCancel(ctx), d)
 	}
 	return blobDescriptor(d, a.facts.Size), err
+}
+
+// claimLast claims a session for its last chunk. When there are no more bytes to write, and nobody else may be writing any, it is enough to
+// have read it: a claim would only keep others out for the moment until it is committed.
+func (s *Service) claimLast(ctx context.Context, repository, id string, c Chunk, d digest.Digest) (*attempt, error) {
+	if c.Body == nil || c.Length == 0 {
+		facts, err := s.facts.Upload(ctx, repository, id)
+		if err == nil && facts.Committed == "" && facts.Pinned == "" && facts.Size > 0 && facts.Spare == "" {
+			facts.Unclaimed = true
+			return s.attempt(facts, d)
+		}
+	}
+	return s.claim(ctx, repository, id, d)
 }
 
 // finished answers a request to finish what is finished: its first answer may have been lost.

@@ -41,6 +41,8 @@ type Upload struct {
 	Pinned digest.Digest
 	// Committed is the digest of the blob that a finished session became.
 	Committed digest.Digest
+	// Unclaimed has CommitUpload take the session as Upload returned it: it fails when anything was recorded since.
+	Unclaimed bool
 }
 
 // StartUpload records a new session in a repository, made if missing. With a declared digest that is already the digest
@@ -248,7 +250,7 @@ func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 	})
 }
 
-// CommitUpload turns a claimed session into the blob d of u.Size bytes and links it in the session's repository. The
+// CommitUpload turns a session that was claimed, or that is Unclaimed, into the blob d of u.Size bytes and links it in the session's repository. The
 // bytes have to be durable under u.Key, unless d is u.Pinned. When the blob exists already, the key dies, and so does u.Left.
 // A blob that is quarantined takes the key in place of its own, which dies. It fails with ErrSuperseded, and with ErrQuarantined
 // when d is u.Pinned and was quarantined since: its bytes are wanted now.
@@ -291,7 +293,7 @@ func (s *Store) commitAtOnce(ctx context.Context, u Upload, d digest.Digest) err
 			WITH finished AS (
 			  UPDATE uploads SET key = NULL, spare = NULL, state = NULL, hash_state = NULL, config = NULL,
 			    size = $3, committed = $4, expires_at = {now} + $5
-			  WHERE id = $1 AND epoch = $2 AND committed IS NULL
+			  WHERE id = $1 AND epoch = $2 AND committed IS NULL AND (size = $3 AND key = $6 OR NOT $13)
 			  RETURNING repository
 			), damaged AS (
 			  SELECT b.key, b.stored_at FROM blobs b
@@ -324,7 +326,7 @@ func (s *Store) commitAtOnce(ctx context.Context, u Upload, d digest.Digest) err
 			SELECT count(*) FROM (SELECT fill_edges(repository, $4) FROM queued OFFSET 0) AS filled`,
 			u.ID, u.Epoch, u.Size, sqlDigest(d), finishedUploadStays.Milliseconds(), u.Key,
 			nullable(c.OS), nullable(c.Architecture), nullable(c.Variant), millis(c.Created), s.config.Lease.Milliseconds(),
-			s.config.Grace.Milliseconds()).Scan(&finished)
+			s.config.Grace.Milliseconds(), u.Unclaimed).Scan(&finished)
 		if err == nil && finished == 0 {
 			err = ErrSuperseded
 		}
@@ -351,9 +353,9 @@ func finishUpload(ctx context.Context, t *tx, u Upload, d digest.Digest) (reposi
 	err = t.row(ctx, `
 		UPDATE uploads SET key = NULL, spare = NULL, state = NULL, hash_state = NULL, config = NULL, pinned_digest = NULL,
 		  size = $3, committed = $4, expires_at = {now} + $5
-		WHERE id = $1 AND epoch = $2 AND committed IS NULL
+		WHERE id = $1 AND epoch = $2 AND committed IS NULL AND (size = $3 AND key = $6 OR NOT $7)
 		RETURNING repository`,
-		u.ID, u.Epoch, u.Size, sqlDigest(d), finishedUploadStays.Milliseconds()).Scan(&repository)
+		u.ID, u.Epoch, u.Size, sqlDigest(d), finishedUploadStays.Milliseconds(), u.Key, u.Unclaimed).Scan(&repository)
 	if found(err) == ErrNotFound {
 		return 0, ErrSuperseded
 	}

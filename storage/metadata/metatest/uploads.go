@@ -24,6 +24,7 @@ func uploadTests() suite {
 		{"ExpirePage", testExpirePage},
 		{"Pin", testPin},
 		{"Unpin", testUnpin},
+		{"Unclaimed", testUnclaimed},
 	}
 }
 
@@ -359,4 +360,34 @@ const day = 24 * time.Hour
 func (f *fixture) deadNow(t *testing.T, key string) bool {
 	t.Helper()
 	return f.number(t, `SELECT count(*) FROM dead_keys WHERE key = $1 AND delete_after <= $2`, key, time.Now().UnixMilli()) == 1
+}
+
+// testUnclaimed commits a session that was read and not claimed: it is as it was read, or the commit fails.
+func testUnclaimed(t *testing.T, f *fixture) {
+	ctx := t.Context()
+	begun := func() metadata.Upload {
+		u := f.start(t, "a")
+		u.Size, u.HashState = 10, []byte("so far")
+		must(t, f.CheckpointUpload(ctx, u))
+		read, err := f.Upload(ctx, "a", u.ID)
+		must(t, err)
+		read.Unclaimed = true
+		return read
+	}
+	u := begun()
+	must(t, f.CommitUpload(ctx, u, blob(1)))
+	f.wantUse(t, u.Key, "blob")
+	wantError(t, "commit again", f.CommitUpload(ctx, u, blob(1)), metadata.ErrSuperseded)
+
+	u = begun()
+	more := u
+	more.Size = 20
+	must(t, f.CheckpointUpload(ctx, more))
+	wantError(t, "commit after a checkpoint", f.CommitUpload(ctx, u, blob(2)), metadata.ErrSuperseded)
+
+	u = begun()
+	claimed, err := f.ClaimUpload(ctx, "a", u.ID, "")
+	must(t, err)
+	wantError(t, "commit after a claim", f.CommitUpload(ctx, u, blob(3)), metadata.ErrSuperseded)
+	must(t, f.CommitUpload(ctx, claimed, blob(3)))
 }
