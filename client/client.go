@@ -1,8 +1,8 @@
 // Package client reads from and writes to any registry that speaks the OCI distribution API, for the commands that inspect
-// images and assemble indexes.
+// and copy images and assemble indexes.
 //
-// What it returns was compared with its digest. It reads at most 4 MiB of a manifest or config, and at most a thousand
-// manifests for one report, whatever a registry says. It uses plain HTTP only where it is told to, and verifies every other
+// What it returns was compared with its digest, but for ReadBlob. It reads at most 4 MiB of a manifest or config, and at most a
+// thousand manifests for one report, whatever a registry says. It uses plain HTTP only where it is told to, and verifies every other
 // connection. A login is sent only to the registry that it is for, and to the token server that this one names.
 //
 // It fails with a *Problem where a person can do something about it, and with what the network said elsewhere.
@@ -37,6 +37,9 @@ type Config struct {
 	PlainHTTP func(host string) bool
 	// Login is for its host only, and comes before those that CredentialFiles hold.
 	Login Login
+	// Source is the registry that is copied from, if there is one, with its login if one was given: messages about that one are about
+	// the flags --from-username and so on.
+	Source Login
 	// CredentialFiles are the configurations of docker login and podman login. They need not be there.
 	CredentialFiles []string
 	// Warn is called with the warnings of the registries, or is nil.
@@ -71,6 +74,7 @@ type Client struct {
 // host is a registry. Its repositories share connections and tokens.
 type host struct {
 	name   string
+	source bool   // it is copied from
 	local  *Local // nil unless this is the local registry
 	client remote.Client
 	login  *logins
@@ -129,6 +133,9 @@ func (c *Client) host(name string) (*host, error) {
 		return nil, err
 	}
 	h := &host{name: name, login: &logins{given: c.config.Login, files: c.config.CredentialFiles}}
+	if name == c.config.Source.Host && (c.config.Source.Username != "" || name != c.config.Login.Host) {
+		h.source, h.login.given = true, c.config.Source
+	}
 	if c.config.Local.is(name) {
 		h.local, h.login.aliases = c.config.Local, append([]string{c.config.Local.Host}, c.config.Local.Aliases...)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"oras.land/oras-go/v2/errdef"
@@ -105,7 +106,11 @@ func (r *Repository) explainAnswer(answer *errcode.ErrorResponse, err error) err
 }
 
 func (r *Repository) loginProblem(err error) error {
-	login := fmt.Sprintf("`docker login %s`, or give --username NAME and the password with --password-stdin", r.host.name)
+	prefix := ""
+	if r.host.source {
+		prefix = "from-"
+	}
+	login := fmt.Sprintf("`docker login %s`, or give --%susername NAME and the password with --%[2]spassword-stdin", r.host.name, prefix)
 	if user := r.host.login.sent.Load(); user != nil {
 		return problem(err, "%s did not accept the login of %q, or it does not allow this: log in again with %s", r.host.name, *user, login)
 	}
@@ -146,4 +151,15 @@ func isNotFound(err error) bool { return errors.Is(err, errdef.ErrNotFound) }
 func isAnswer(err error, status int) bool {
 	answer, ok := errors.AsType[*errcode.ErrorResponse](err)
 	return ok && answer.StatusCode == status
+}
+
+// isCode reports whether a registry refused with a code.
+func isCode(err error, code string) bool {
+	answer, ok := errors.AsType[*errcode.ErrorResponse](err)
+	return ok && slices.ContainsFunc(answer.Errors, func(e errcode.Error) bool { return e.Code == code })
+}
+
+func isNetwork(err error) bool {
+	_, ok := errors.AsType[net.Error](err)
+	return ok
 }

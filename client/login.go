@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
 )
@@ -19,7 +20,7 @@ type logins struct {
 
 // credential returns the login that was given, else the first that is stored, else none.
 func (l *logins) credential(ctx context.Context, host string) (auth.Credential, error) {
-	if l.given.Username != "" && l.given.Host == host {
+	if l.given.Username != "" && (registry.Reference{Registry: l.given.Host}).Host() == host {
 		l.sent.Store(&l.given.Username)
 		return auth.Credential{Username: l.given.Username, Password: l.given.Password}, nil
 	}
