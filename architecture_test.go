@@ -53,6 +53,8 @@ func rules() map[string][]string {
 		"tls/trust":                         {},
 		"doctor":                            {},
 		"client":                            {"registry/manifest"},
+		"transfer":                          {"registry/manifest"},
+		"transfer/layout":                   {"atomicfile", "registry/manifest"},
 		"conformance":                       {"conformance/client", "conformance/server", "storage/metadata/postgrestest", "storage/s3/s3test"},
 		"conformance/client":                {},
 		"conformance/server":                {},
