@@ -287,6 +287,32 @@ func TestVerifyGuide(t *testing.T) {
 	c.running.end(t)
 }
 
+// TestMoveGuide does what docs/guides/move.md says, with an old registry that has what it names.
+func TestMoveGuide(t *testing.T) {
+	const path = "../../docs/guides/move.md"
+	g, old := newGallery(t), newShelf(t)
+	for _, name := range []string{"app:1.2", "team/a:1", "team/b/c:1"} {
+		old.image(name, nil, name)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	script(t, filepath.Join(bin, "registry"), `BERTH_TEST_COMMAND=1 exec `+self+` "$@"`)
+	guide := guideRunner{t, t.TempDir(), append([]string{"PATH=" + bin + ":" + os.Getenv("PATH")}, g.environ...)}
+	var all []string
+	for _, block := range shellBlocks(t, path) {
+		all = append(all, guide.run(strings.ReplaceAll(block, "http://old.lan:5000", old.URL)))
+	}
+	for i, want := range []string{"3 tags would be copied", "3 tags copied", "0 tags copied (0 B), 3 there already", "copied   mirror/app:1.2", "4 tags copied",
+		"0 tags copied (0 B), 1 there already", "copied   restored/team/b/c:1", "copied   mirror/app:1.2"} {
+		if i >= len(all) || !strings.Contains(all[i], want) {
+			t.Errorf("%q is not in block %d of %q", want, i, all)
+		}
+	}
+}
+
 type guideRunner struct {
 	t         *testing.T
 	directory string

@@ -81,7 +81,7 @@ name of a file that holds them: REGISTRY_AUTH_INITIALPASSWORD_FILE.`,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(serveCommand(s), configCommand(s), inspectCommand(s), indexCommand(s), tagCommand(s), deleteCommand(s), userCommand(s), tokenCommand(s), accessCommand(s),
+	root.AddCommand(serveCommand(s), configCommand(s), inspectCommand(s), indexCommand(s), tagCommand(s), deleteCommand(s), importCommand(s), exportCommand(s), userCommand(s), tokenCommand(s), accessCommand(s),
 		certCommand(s), doctorCommand(s), fsckCommand(s), garbageCollectCommand(s), gcCommand(s), retentionCommand(s), usageCommand(s), backupCommand(s), restoreCommand(s), metadataCommand(s),
 		healthcheckCommand(s), versionCommand(s))
 	return root

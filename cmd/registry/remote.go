@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,15 +20,20 @@ import (
 type remoteFlags struct {
 	config, ca, username     string
 	passwordStdin, plainHTTP bool
-	fromPlainHTTP            bool // has a flag only where something is copied
+	// These have flags only where something is copied.
+	from, fromUsername               string
+	fromPasswordStdin, fromPlainHTTP bool
 }
 
-func (f *remoteFlags) add(command *cobra.Command) {
+func (f *remoteFlags) add(command *cobra.Command) { f.addFor(command, "the registry of REPO:TAG") }
+
+// addFor adds the flags, for a command that calls its registry by these words.
+func (f *remoteFlags) addFor(command *cobra.Command, target string) {
 	flags := command.Flags()
 	flags.StringVar(&f.config, "config", "", "the configuration of the local registry, for references without HOST:PORT")
 	flags.StringVar(&f.ca, "ca", "", "file with a CA that is believed besides those that this machine trusts, as PEM")
-	flags.BoolVar(&f.plainHTTP, "plain-http", false, "ask the registry of REPO:TAG without TLS")
-	flags.StringVarP(&f.username, "username", "u", "", "log in to the registry of REPO:TAG as this user, in place of a stored login")
+	flags.BoolVar(&f.plainHTTP, "plain-http", false, "ask "+target+" without TLS")
+	flags.StringVarP(&f.username, "username", "u", "", "log in to "+target+" as this user, in place of a stored login")
 	flags.BoolVar(&f.passwordStdin, "password-stdin", false, "read that user's password from standard input")
 	command.MarkFlagsRequiredTogether("username", "password-stdin")
 }
@@ -48,6 +52,7 @@ func (s streams) client(f *remoteFlags, target client.Reference) (*client.Client
 	if err != nil && (target.Host == "" || f.config != "") {
 		return nil, fmt.Errorf("find the registry of this machine: %w", err)
 	}
+	err = nil // it is not needed
 	c := client.Config{
 		Local:                  local,
 		CertificateDirectories: s.certificateDirectories(),
@@ -64,22 +69,31 @@ func (s streams) client(f *remoteFlags, target client.Reference) (*client.Client
 		}
 		return f.fromPlainHTTP
 	}
+	c.Source.Host = f.from
 	if f.ca != "" {
 		if c.CA, err = os.ReadFile(f.ca); err != nil {
 			return nil, fmt.Errorf("--ca: %w", err)
 		}
 	}
-	if f.username != "" {
-		password, err := s.password(&userFlags{stdin: true}, f.username)
-		if err == nil && len(password) == 0 {
-			err = errors.New("--password-stdin: there is no password on standard input")
-		}
-		if err != nil {
-			return nil, err
-		}
-		c.Login = client.Login{Host: host, Username: f.username, Password: string(password)}
+	if f.passwordStdin {
+		c.Login, err = s.login(host, f.username, "--password-stdin")
+	}
+	if f.fromPasswordStdin {
+		c.Source, err = s.login(f.from, f.fromUsername, "--from-password-stdin")
+	}
+	if err != nil {
+		return nil, err
 	}
 	return client.New(c), nil
+}
+
+// login reads the password of a user of a registry from standard input, as a flag says.
+func (s streams) login(host, username, flag string) (client.Login, error) {
+	password, err := s.password(&userFlags{stdin: true}, username)
+	if err == nil && len(password) == 0 {
+		err = fmt.Errorf("%s: there is no password on standard input", flag)
+	}
+	return client.Login{Host: host, Username: username, Password: string(password)}, err
 }
 
 // localRegistry finds the registry of this machine from its configuration.
