@@ -28,7 +28,7 @@ func TestAdopted(t *testing.T) {
 	t.Run("directory", func(t *testing.T) {
 		t.Parallel()
 		root := t.TempDir()
-		images := fillPeer(t, []string{"REGISTRY_STORAGE=filesystem", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + root})
+		images := fillPeer(t, root)
 		testAdopted(t, images, func() *berth { return start(t, options{root: root}) })
 		if entries, err := os.ReadDir(filepath.Join(root, "blobs")); len(entries) > 0 {
 			t.Errorf("something was copied: %v, %v", entries, err)
@@ -58,11 +58,11 @@ func TestAdopted(t *testing.T) {
 		t.Parallel()
 		c := &cluster{t: t, postgres: startPostgres(t), s3: s3test.Start(t, s3test.Versity)}
 		c.proxy, c.dsn, c.bucket = s3test.NewProxy(t, c.s3), c.postgres.NewDatabase(t, ""), c.s3.Bucket(t)
-		images := fillPeer(t, []string{
-			"REGISTRY_STORAGE=s3", "REGISTRY_STORAGE_S3_BUCKET=" + c.bucket, "REGISTRY_STORAGE_S3_REGION=us-east-1",
-			"REGISTRY_STORAGE_S3_REGIONENDPOINT=" + c.proxy.URL, "REGISTRY_STORAGE_S3_FORCEPATHSTYLE=true", "REGISTRY_STORAGE_S3_ROOTDIRECTORY=/some/where",
-			"REGISTRY_STORAGE_S3_ACCESSKEY=" + s3test.AccessKey, "REGISTRY_STORAGE_S3_SECRETKEY=" + s3test.SecretKey,
-		})
+		images := fillPeer(t, "",
+			"REGISTRY_STORAGE=s3", "REGISTRY_STORAGE_S3_BUCKET="+c.bucket, "REGISTRY_STORAGE_S3_REGION=us-east-1",
+			"REGISTRY_STORAGE_S3_REGIONENDPOINT="+c.proxy.URL, "REGISTRY_STORAGE_S3_FORCEPATHSTYLE=true", "REGISTRY_STORAGE_S3_ROOTDIRECTORY=/some/where",
+			"REGISTRY_STORAGE_S3_ACCESSKEY="+s3test.AccessKey, "REGISTRY_STORAGE_S3_SECRETKEY="+s3test.SecretKey,
+		)
 		testAdopted(t, images, func() *berth {
 			return c.run(options{env: []string{"REGISTRY_STORAGE_S3_ROOTDIRECTORY=/some/where"}}, func(*server.Config) {})
 		})
@@ -76,10 +76,11 @@ type images struct {
 	gone             []string // manifests of the repository app that were deleted
 }
 
-// fillPeer pushes images to distribution's registry on a storage, reads all that it serves, and stops it.
-func fillPeer(t *testing.T, storage []string) images {
+// fillPeer pushes images to distribution's registry on a directory, or a storage that its environment names, reads all that it serves, and
+// ends it.
+func fillPeer(t *testing.T, root string, env ...string) images {
 	t.Helper()
-	p := peerOn(t, storage)
+	p := peerIn(t, root, "", env...)
 	b := &berth{Server: p, t: t}
 	s, c, host := newShell(t, b), b.client(), b.host()
 	list, _ := newLayout(t, "v1")

@@ -11,11 +11,11 @@ import (
 // peer starts distribution's registry, on plain HTTP and open to everybody, until the end of the test.
 func peer(t *testing.T) *server.Server {
 	t.Helper()
-	return peerOn(t, []string{"REGISTRY_STORAGE=filesystem", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + t.TempDir()})
+	return peerIn(t, t.TempDir(), "")
 }
 
-// peerOn is peer with a storage that its environment names.
-func peerOn(t *testing.T, storage []string) *server.Server {
+// peerIn starts it on a data directory, with more configuration, in a file and by the environment.
+func peerIn(t *testing.T, root, configuration string, env ...string) *server.Server {
 	t.Helper()
 	bin, err := tools()
 	if err != nil {
@@ -31,13 +31,16 @@ func peerOn(t *testing.T, storage []string) *server.Server {
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.yml")
-	content := "version: 0.1\nhttp: {addr: '" + address + "'}\n"
+	content := "version: 0.1\nhttp: {addr: '" + address + "'}\n" + configuration
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if root != "" {
+		env = append(env, "REGISTRY_STORAGE=filesystem", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY="+root)
+	}
 	s, err := server.Start(t.Context(), server.Config{
 		Program: program, Args: []string{"serve", file}, Dir: dir, URL: "http://" + address,
-		Env: append(storage, "REGISTRY_STORAGE_DELETE_ENABLED=true"),
+		Env: append(env, "REGISTRY_STORAGE_DELETE_ENABLED=true"),
 	})
 	if err != nil {
 		t.Fatal(err)
