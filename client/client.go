@@ -112,6 +112,7 @@ func (c *Client) Open(ref Reference) (*Repository, Reference, error) {
 		ReferrerListMaxPages: 1000,
 		TagListPageSize:      tagsShown,
 		TagListMaxPages:      1,
+		SkipReferrersGC:      true, // a registry may not allow to delete
 		HandleWarning: func(w remote.Warning) {
 			if c.config.Warn != nil {
 				c.config.Warn(w.Text)
@@ -173,7 +174,7 @@ func (c *Client) transport(host string) (http.RoundTripper, error) {
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           dialer.DialContext,
 		ForceAttemptHTTP2:     true,
-		MaxIdleConnsPerHost:   requests,
+		MaxIdleConnsPerHost:   idleConnections,
 		TLSHandshakeTimeout:   15 * time.Second,
 		ResponseHeaderTimeout: 5 * time.Minute, // a registry may have to compute a digest first
 		IdleConnTimeout:       time.Minute,

@@ -17,6 +17,8 @@ const (
 	maxBytes = 4 << 20
 	// requests is how many are asked of a registry at the same time.
 	requests = 4
+	// idleConnections is how many stay open to a registry, for those who ask more at the same time.
+	idleConnections = 32
 )
 
 // manifestTypes are what a registry is told that this client reads.
