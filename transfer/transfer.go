@@ -106,6 +106,9 @@ type Copier struct {
 	reporting sync.Mutex
 	slots     chan struct{} // holds as many as transfer blobs
 	bytes     atomic.Int64
+
+	mu      sync.Mutex
+	writing map[digest.Digest]chan struct{} // the blobs that are being written, which is closed then
 }
 
 // Bytes returns how many bytes of blobs were sent so far.
@@ -114,7 +117,7 @@ func (c *Copier) Bytes() int64 { return c.bytes.Load() }
 // Copy copies repositories, and returns when all of it was reported. It fails with the error with which the list of the repositories
 // ends, or with that of the context.
 func (c *Copier) Copy(ctx context.Context, repositories iter.Seq2[Repository, error]) error {
-	c.slots = make(chan struct{}, c.Jobs)
+	c.slots, c.writing = make(chan struct{}, c.Jobs), map[digest.Digest]chan struct{}{}
 	tags := make(chan func())
 	var workers sync.WaitGroup
 	for range c.Jobs {
@@ -168,6 +171,35 @@ func (c *Copier) report(ctx context.Context, result Result) {
 	if c.Report != nil && (result.Status != Failed || ctx.Err() == nil) {
 		c.Report(result)
 	}
+}
+
+// slot waits until a blob may be written: while Jobs are, and while the same one is for another repository, from which it can be mounted
+// then. The caller calls release when it is done.
+func (c *Copier) slot(ctx context.Context, d digest.Digest) (release func(), err error) {
+	for {
+		c.mu.Lock()
+		other, busy := c.writing[d]
+		if !busy {
+			c.writing[d] = make(chan struct{})
+		}
+		c.mu.Unlock()
+		if !busy {
+			break
+		}
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	c.slots <- struct{}{} // those who hold one end when the context does
+	return func() {
+		<-c.slots
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		close(c.writing[d])
+		delete(c.writing, d)
+	}, nil
 }
 
 // copying is a repository at work.

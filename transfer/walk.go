@@ -37,7 +37,7 @@ type done struct {
 	manifests []v1.Descriptor
 }
 
-// unsupported says why a manifest is not copied.
+// unsupported says why a tag is skipped.
 type unsupported struct{ error }
 
 // tag copies a tag.
@@ -66,6 +66,9 @@ func (w *walk) copy(ctx context.Context, result *done) (status string, err error
 		return "", err
 	}
 	root, err := w.From.Resolve(ctx, tag)
+	if errors.Is(err, errdef.ErrNotFound) && w.Tags == nil {
+		return "", unsupported{errors.New("the source lists this tag, and has no manifest for it")}
+	}
 	if err != nil {
 		return "", err
 	}
@@ -198,12 +201,11 @@ func (w *walk) blob(ctx context.Context, d v1.Descriptor) error {
 		if err != nil || has {
 			return nil, err
 		}
-		select {
-		case w.copier.slots <- struct{}{}:
-			defer func() { <-w.copier.slots }()
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		release, err := w.copier.slot(ctx, d.Digest)
+		if err != nil {
+			return nil, err
 		}
+		defer release()
 		opened := false
 		err = w.To.WriteBlob(ctx, d, func() (io.ReadCloser, error) {
 			opened = true

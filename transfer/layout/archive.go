@@ -2,12 +2,17 @@ package layout
 
 import (
 	"archive/tar"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	pathpkg "path"
 	"path/filepath"
+	"runtime"
 	"sync"
+
+	"berth/registry/manifest"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -18,7 +23,7 @@ type archive struct {
 
 	mu      sync.Mutex
 	f       *os.File
-	entries map[string]int64 // sizes
+	entries map[string]span
 }
 
 func createArchive(path string) (*archive, error) {
@@ -26,14 +31,14 @@ func createArchive(path string) (*archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &archive{path: path, f: f, entries: map[string]int64{}}, nil
+	return &archive{path: path, f: f, entries: map[string]span{}}, nil
 }
 
 func (a *archive) has(path string, size int64) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	held, ok := a.entries[path]
-	return ok && held == size, nil
+	return ok && held.size == size, nil
 }
 
 func (a *archive) write(path string, d v1.Descriptor, open opener) error {
@@ -60,17 +65,25 @@ func (a *archive) append(path string, size int64, fill func(io.Writer) error) er
 		_, seekErr := a.f.Seek(begin, io.SeekStart)
 		return errors.Join(err, a.f.Truncate(begin), seekErr)
 	}
-	a.entries[path] = size
-	return nil
+	end, err := a.f.Seek(0, io.SeekCurrent)
+	a.entries[path] = span{end - padded(size), size}
+	return err
 }
 
-func (a *archive) close(index []byte) error {
+// padded returns how many bytes the content of an entry takes.
+func padded(size int64) int64 { return (size + 511) &^ 511 }
+
+func (a *archive) close(index []byte, entries []v1.Descriptor) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	docker, err := a.dockerManifest(entries)
+	if err != nil {
+		return errors.Join(err, a.remove())
+	}
 	for _, file := range []struct {
 		name string
 		body []byte
-	}{{v1.ImageLayoutFile, []byte(layoutFile)}, {v1.ImageIndexFile, index}} {
+	}{{v1.ImageLayoutFile, []byte(layoutFile)}, {v1.ImageIndexFile, index}, {dockerManifestFile, docker}} {
 		err := a.append(file.name, int64(len(file.body)), func(w io.Writer) error {
 			_, err := w.Write(file.body)
 			return err
@@ -79,7 +92,7 @@ func (a *archive) close(index []byte) error {
 			return errors.Join(err, a.remove())
 		}
 	}
-	err := errors.Join(tar.NewWriter(a.f).Close(), a.f.Chmod(fileMode), a.f.Sync())
+	err = errors.Join(tar.NewWriter(a.f).Close(), a.f.Chmod(fileMode), a.f.Sync())
 	if err == nil {
 		err = os.Rename(a.f.Name(), a.path)
 	}
@@ -96,6 +109,74 @@ func (a *archive) discard() error {
 }
 
 func (a *archive) remove() error { return errors.Join(a.f.Close(), os.Remove(a.f.Name())) }
+
+// dockerManifestFile is what docker load and podman load read of a file by themselves, other than containerd.
+const dockerManifestFile = "manifest.json"
+
+// dockerImage is an image in it.
+type dockerImage struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+// dockerManifest lists the images of the entries for those programs: of an index that for this machine's architecture.
+func (a *archive) dockerManifest(entries []v1.Descriptor) ([]byte, error) {
+	images := []dockerImage{}
+	for _, d := range entries {
+		name := d.Annotations[containerdName]
+		if name == "" {
+			continue
+		}
+		m, err := a.image(d)
+		if err != nil {
+			return nil, err
+		}
+		if image := a.docker(m); image != nil {
+			image.RepoTags = []string{name}
+			images = append(images, *image)
+		}
+	}
+	return json.Marshal(images)
+}
+
+// image returns the manifest of an image, or, in place of an index, that of the one in it that this machine would run.
+func (a *archive) image(d v1.Descriptor) (manifest.Manifest, error) {
+	s, ok := a.entries[blobPath(d.Digest)]
+	if !ok {
+		return manifest.Manifest{}, nil
+	}
+	body := make([]byte, s.size)
+	if _, err := a.f.ReadAt(body, s.offset); err != nil {
+		return manifest.Manifest{}, err
+	}
+	m, err := manifest.Parse(d.MediaType, body)
+	if err != nil {
+		return m, err
+	}
+	for _, e := range manifest.Entries(m.Children) {
+		if p := e.Image.Platform; p != nil && p.OS == "linux" && p.Architecture == runtime.GOARCH {
+			return a.image(e.Image)
+		}
+	}
+	return m, nil
+}
+
+// docker returns an image as Docker lists it, or nil for what it can't load.
+func (a *archive) docker(m manifest.Manifest) *dockerImage {
+	if m.Config == nil || !manifest.IsImageConfig(m.Config.MediaType) {
+		return nil
+	}
+	var paths []string
+	for _, blob := range m.Blobs {
+		path := blobPath(blob.Digest)
+		if _, ok := a.entries[path]; !ok {
+			return nil
+		}
+		paths = append(paths, path)
+	}
+	return &dockerImage{Config: paths[0], Layers: paths[1:]}
+}
 
 // archiveReader reads the files in a tar file.
 type archiveReader struct {
@@ -135,7 +216,7 @@ func spans(f io.ReadSeeker) (map[string]span, error) {
 			return nil, err
 		}
 		if header.Typeflag == tar.TypeReg {
-			entries[filepath.ToSlash(filepath.Clean(header.Name))] = span{offset, header.Size}
+			entries[pathpkg.Clean("/" + header.Name)[1:]] = span{offset, header.Size}
 		}
 	}
 }

@@ -28,7 +28,8 @@ const containerdName = "io.containerd.image.name"
 // What its index lists counts when Close has returned.
 //
 // The index has an entry for each tag, with the annotations org.opencontainers.image.ref.name REPO:TAG and io.containerd.image.name
-// HOST/REPO:TAG, and one without a name for each manifest that refers to another one.
+// HOST/REPO:TAG, and one without a name for each manifest that refers to another one. A file has manifest.json besides, for what loads
+// images as docker save wrote them before it wrote layouts.
 type OCI struct {
 	host  string
 	files files
@@ -41,8 +42,8 @@ type OCI struct {
 type files interface {
 	has(path string, size int64) (bool, error)
 	write(path string, d v1.Descriptor, open opener) error
-	// close writes the index last.
-	close(index []byte) error
+	// close writes the index, which has these entries, last.
+	close(index []byte, entries []v1.Descriptor) error
 }
 
 // CreateOCI returns the layout in a directory, which is made unless it is there, or, if path ends with .tar, that in a new file, which
@@ -98,11 +99,11 @@ func (o *OCI) Close() error {
 	for _, key := range slices.Sorted(maps.Keys(o.entries)) {
 		index.Manifests = append(index.Manifests, o.entries[key])
 	}
-	body, err := json.MarshalIndent(index, "", "  ")
+	body, err := json.Marshal(index)
 	if err != nil {
 		return err
 	}
-	return o.files.close(append(body, '\n'))
+	return o.files.close(body, index.Manifests)
 }
 
 // Discard ends the writing of a layout that is not to count. What a directory has stays.
@@ -204,7 +205,7 @@ func (p directory) write(path string, d v1.Descriptor, open opener) error {
 	return writeFile(filepath.Join(string(p), filepath.FromSlash(path)), d, open)
 }
 
-func (p directory) close(index []byte) error {
+func (p directory) close(index []byte, _ []v1.Descriptor) error {
 	if err := writeSmall(filepath.Join(string(p), v1.ImageLayoutFile), layoutFile); err != nil {
 		return err
 	}

@@ -23,8 +23,12 @@ import (
 	"oras.land/oras-go/v2/registry"
 )
 
-// maxManifest is the largest manifest or index that is read, in bytes.
-const maxManifest = 4 << 20
+const (
+	// maxManifest is the largest manifest that is read, in bytes.
+	maxManifest = 4 << 20
+	// maxIndex is the largest list of all that a layout has: some 200,000 names.
+	maxIndex = 64 << 20
+)
 
 // Source is an OCI image layout that is read.
 type Source struct {
@@ -143,12 +147,12 @@ func (s *Source) readJSON(path string, into any) error {
 	if err != nil {
 		return err
 	}
-	body, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	body, err := io.ReadAll(io.LimitReader(f, maxIndex+1))
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if len(body) > maxManifest {
-		return fmt.Errorf("it has more than %d bytes", maxManifest)
+	if len(body) > maxIndex {
+		return fmt.Errorf("it has more than %d bytes", maxIndex)
 	}
 	return json.Unmarshal(body, into)
 }
