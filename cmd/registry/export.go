@@ -31,13 +31,14 @@ leads, since they have no tag, are not. Digests stay what they are, and each blo
 
 --layout oci writes an OCI image layout, into a directory or, when the name ends with .tar, a file. It calls images REPO:TAG
 (org.opencontainers.image.ref.name) and HOST:PORT/REPO:TAG (io.containerd.image.name): for skopeo copy oci:DIR:REPO:TAG and
-oci-archive:FILE.tar:REPO:TAG, ctr images import, docker load where Docker keeps its images in containerd, and registry import.
+oci-archive:FILE.tar:REPO:TAG, oras, ctr images import, and registry import. A file is for docker load and podman load, too: those that
+load one platform only find the images for that of this machine.
 
 --layout distribution writes the data directory of registry:2 or registry:3, which serve it as it is. For what refers to an image it makes
 the tags by which clients find that in registries without an API for it.
 
 A directory may be one that was written before: what is there is not written again, so that a command that was interrupted is given again
-to go on. A tar file is written anew, and is there when it is whole. No registry may be running on the directory.
+to go on. A tar file is written anew, and is there when it is whole. No registry may be running on the directory of distribution's layout.
 
 The exit code is 1 when something failed. --json prints a line for each tag, as for registry import.
 

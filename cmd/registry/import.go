@@ -93,6 +93,9 @@ func (s streams) importAll(ctx context.Context, f importing, args []string) erro
 			return f.into(c, name, from, tags)
 		}))
 	}
+	if f.fromUsername != "" || f.fromPlainHTTP {
+		return fmt.Errorf("--from %s is a path, for which there is neither --from-username nor --from-plain-http", path)
+	}
 	source, err := layout.OpenSource(path)
 	if err != nil {
 		return err

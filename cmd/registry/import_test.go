@@ -200,11 +200,12 @@ func testImportOdd(t *testing.T, g *gallery) {
 	s.image("with a foreign layer", []v1.Descriptor{foreign}, "odd:foreign")
 	s.put("application/vnd.docker.distribution.manifest.v1+prettyjws", `{"schemaVersion":1}`, "odd:schema1")
 	s.put("application/vnd.oci.artifact.manifest.v1+json", `{}`, "odd:artifact")
+	s.tags["odd"]["deleted"] = digest.FromString("deleted")
 	s.tags["../odd"], s.tags["odd/empty"] = map[string]digest.Digest{"x": there.Digest}, map[string]digest.Digest{}
 	results := g.transfers(map[string]string{
 		"odd:there": "copied", "odd/two:also": "copied", "odd:nested": "copied", "odd:foreign": "copied",
 		"odd:sparse": "failed the source lacks 1 of what it lists", "odd:schema1": "skipped schema 1", "odd:artifact": "skipped not supported",
-		"../odd:": "failed repository",
+		"odd:deleted": "skipped has no manifest", "../odd:": "failed repository",
 	}, "import", "--from", s.URL)
 	if missing := results["odd:sparse"].Missing; !slices.Equal(missing, []digest.Digest{gone.Digest}) {
 		t.Errorf("missing are %v", missing)
@@ -430,6 +431,15 @@ func testTransferText(t *testing.T, g *gallery) {
 			t.Errorf("got\n%swant\n%s", test.got, test.want)
 		}
 	}
+	fetched := map[string]bool{}
+	for _, request := range s.asked {
+		if strings.HasPrefix(request, "GET") && !strings.Contains(request, "/referrers/") {
+			if fetched[request] {
+				t.Errorf("more than once: %s", request)
+			}
+			fetched[request] = true
+		}
+	}
 }
 
 func testTransferArguments(t *testing.T, g *gallery) {
@@ -449,7 +459,7 @@ func testTransferArguments(t *testing.T, g *gallery) {
 		{[]string{"import", "--from", "a.lan", "x@sha256:" + strings.Repeat("0", 64)}, "leave out the digest"},
 		{[]string{"import", "--from", "a.lan", "a**"}, "** stands alone"},
 		{[]string{"import", "--from", "a.lan", "--from-username", "x"}, "from-password-stdin"},
-		{[]string{"import", "--from", "127.0.0.1:1", "x"}, ""},
+		{[]string{"import", "--from", full, "--from-plain-http"}, "is a path"},
 		{[]string{"export", "--layout", "zip", full}, "oci or distribution"},
 		{[]string{"export", "--layout", "distribution", "x.tar"}, "is a directory"},
 		{[]string{"export", "--layout", "oci", full}, "neither empty nor an OCI image layout"},

@@ -47,9 +47,12 @@ func (s streams) copyAll(ctx context.Context, f copyFlags, repositories iter.Seq
 	err := t.copier.Copy(ctx, repositories)
 	stop()
 	if errors.Is(err, context.Canceled) {
-		err = errors.New("interrupted: the same command goes on from here")
+		err = errors.New("interrupted: give the same command again to go on")
 	}
 	t.summarize(f.dryRun)
+	if err == nil {
+		err = t.err
+	}
 	if err == nil && t.counts[transfer.Failed] > 0 {
 		err = errReported
 	}
@@ -74,9 +77,7 @@ func (t *tally) add(r transfer.Result) {
 	t.counts[r.Status]++
 	t.clear()
 	if t.asJSON {
-		if err := json.NewEncoder(t.out).Encode(r); err != nil {
-			t.err = err
-		}
+		t.err = errors.Join(t.err, json.NewEncoder(t.out).Encode(r))
 		return
 	}
 	name := r.Repository
