@@ -90,7 +90,7 @@ func (s shell) fill(host string) []string {
 	s.do("oras", append([]string{"attach", host + "/app:v1", "--artifact-type", "application/vnd.example.sbom", "layer.txt:text/plain"}, s.plain(host+"/app")...)...)
 	all := []string{"app:v1", "app:arm", "team/mirrored/app:v1", "docker:schema2", "app:sha256-" + index.Digest.Encoded() + ".sig"}
 	s.do("crane", "copy", host+"/docker:schema2", host+"/"+all[4])
-	for i := range 10 {
+	for i := range 4 {
 		tag := fmt.Sprintf("many:%03d", i)
 		s.do("crane", "copy", host+"/docker:schema2", host+"/"+tag)
 		all = append(all, tag)
@@ -107,7 +107,9 @@ func (s shell) same(one, other string, all []string) {
 		if want != got {
 			s.t.Errorf("%s became\n%s\nof\n%s", image, got, want)
 		}
-		s.do("crane", "validate", "--remote", other+"/"+image)
+		if !strings.HasPrefix(image, "many:") { // which are all the same
+			s.do("crane", "validate", "--remote", other+"/"+image)
+		}
 	}
 }
 
@@ -162,9 +164,14 @@ func TestImport(t *testing.T) {
 	if countStatus(again, "present") != len(all)+1 || len(again) != len(all)+1 {
 		t.Errorf("again: %v", again)
 	}
+	one := s.transfer(append(from, "--prefix", "one/", "app:v1")...)
+	sum := "sha256-" + strings.TrimPrefix(digest, "sha256:")
+	if len(one) != 3 || one["one/app:v1"].Status != "copied" || one["one/app:"+sum].Status != "copied" || one["one/app:"+sum+".sig"].Status != "copied" {
+		t.Errorf("one tag brings %v", one)
+	}
 	s.do("crane", "copy", old+"/app:arm", old+"/many:000") // a tag moves
 	moved := s.transfer(append(from, "many", "docker*")...)
-	if len(moved) != 11 || countStatus(moved, "copied") != 1 || moved["many:000"].Status != "copied" {
+	if len(moved) != 5 || countStatus(moved, "copied") != 1 || moved["many:000"].Status != "copied" {
 		t.Errorf("after a tag was moved: %v", moved)
 	}
 	s.same(old, b.host(), all)
@@ -181,7 +188,7 @@ func TestImportGoesOn(t *testing.T) {
 	s, old := newShell(t, b), strings.TrimPrefix(p.URL, "http://")
 	l, _ := newLayout(t, "v1")
 	var all []string
-	for i := range 12 {
+	for i := range 8 {
 		image := l.addImage("amd64", uint64(1000+i))
 		all = append(all, fmt.Sprintf("app%d:v1", i%3*10+i))
 		l.write(v1.ImageIndexFile, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []v1.Descriptor{image}})
@@ -309,5 +316,29 @@ func testForeignReaders(t *testing.T, s shell, dir, file string) {
 			t.Errorf("skopeo copied %s, want %s", got, want)
 		}
 		s.do("crane", "delete", s.host()+"/skopeo:v1")
+	}
+	cmd := exec.CommandContext(t.Context(), skopeo, "copy", "--insecure-policy", "docker-archive:"+file+":"+s.host()+"/app:arm", "dir:"+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("skopeo, as docker load: %v\n%s", err, out)
+	}
+}
+
+// TestImportTo copies between two registries of others, the one with an API for referrers and the other without.
+func TestImportTo(t *testing.T) {
+	t.Parallel()
+	b, p := start(t, options{}), peer(t)
+	s, target := newShell(t, b), strings.TrimPrefix(p.URL, "http://")
+	all := s.fill(b.host())
+	to := []string{"import", "--from", b.URL, "--to", target, "--plain-http"}
+	if first := s.transfer(to...); countStatus(first, "copied") != len(all) {
+		t.Errorf("copied %v, want %d tags", first, len(all))
+	}
+	s.same(b.host(), target, all)
+	digest := s.do("crane", "digest", target+"/app:v1")
+	if found := s.referrers(target+"/app@"+digest, "application/vnd.example.sbom"); len(found) != 1 {
+		t.Errorf("attached are %v", found)
+	}
+	if again := s.transfer(to...); countStatus(again, "present") != len(all) {
+		t.Errorf("again: %v", again)
 	}
 }
