@@ -36,7 +36,6 @@ type place struct {
 // repository is one in a place, which is a Reader and a Writer.
 type repository struct {
 	place *place
-	name  string
 	held  map[digest.Digest][]byte
 	types map[digest.Digest]string // of manifests
 	tags  map[string]v1.Descriptor
@@ -48,7 +47,9 @@ func newPlace() *place {
 
 func (p *place) repository(name string) *repository {
 	if p.repositories[name] == nil {
-		p.repositories[name] = &repository{p, name, map[digest.Digest][]byte{}, map[digest.Digest]string{}, map[string]v1.Descriptor{}}
+		p.repositories[name] = &repository{
+			place: p, held: map[digest.Digest][]byte{}, types: map[digest.Digest]string{}, tags: map[string]v1.Descriptor{},
+		}
 	}
 	return p.repositories[name]
 }
@@ -194,7 +195,7 @@ func (r *repository) put(t *testing.T, mediaType string, document any, tags ...s
 
 func (r *repository) image(t *testing.T, subject *v1.Descriptor, layers ...string) v1.Descriptor {
 	t.Helper()
-	m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, Subject: subject, Layers: []v1.Descriptor{}}
+	m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, Subject: subject}
 	for _, layer := range append([]string{"config"}, layers...) {
 		d := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: digest.FromString(layer), Size: int64(len(layer))}
 		r.held[d.Digest] = []byte(layer)
@@ -206,7 +207,8 @@ func (r *repository) image(t *testing.T, subject *v1.Descriptor, layers ...strin
 
 func (r *repository) index(t *testing.T, children []v1.Descriptor, tags ...string) v1.Descriptor {
 	t.Helper()
-	return r.put(t, v1.MediaTypeImageIndex, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: children}, tags...)
+	return r.put(t, v1.MediaTypeImageIndex, v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex,
+		Manifests: children}, tags...)
 }
 
 // full is a place with indexes that share images, images that share layers, and signatures of signatures.

@@ -23,11 +23,11 @@ func exportCommand(s streams) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "export --layout oci|distribution DIR|FILE.tar [REPO[:TAG]...]",
 		Short: "Copy repositories into a directory or file that other programs read",
-		Long: `Copy repositories of the registry of this machine, or of the one that --from names: those that are named, or else all. REPO may be a
-pattern as in access rules, such as 'team/**'; REPO:TAG is one tag.
+		Long: `Copy repositories of the registry of this machine, or of the one that --from names: those that are named, or else all. REPO may
+be a pattern as in access rules, such as 'team/**'; REPO:TAG is one tag.
 
-Tags are copied with all that they lead to: the images of an index, attestations, signatures, SBOMs. Manifests to which nothing of that
-leads, since they have no tag, are not. Digests stay what they are, and each blob is compared with its digest.
+Tags are copied with all that they lead to: the images of an index, attestations, signatures, SBOMs. Manifests without a tag, to which
+nothing of that leads, are not. Digests stay what they are, and each blob is compared with its digest.
 
 --layout oci writes an OCI image layout, into a directory or, when the name ends with .tar, a file. It calls images REPO:TAG
 (org.opencontainers.image.ref.name) and HOST:PORT/REPO:TAG (io.containerd.image.name): for skopeo copy oci:DIR:REPO:TAG and

@@ -29,13 +29,13 @@ func importCommand(s streams) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "import --from HOST:PORT|DIR|FILE.tar [REPO[:TAG]...]",
 		Short: "Copy repositories from another registry, or from an OCI image layout",
-		Long: `Copy repositories into the registry of this machine, or into the one that --to names: those that are named, or else all. REPO may be a
-pattern as in access rules, such as 'team/**', where the source lists its repositories; REPO:TAG is one tag.
+		Long: `Copy repositories into the registry of this machine, or into the one that --to names: those that are named, or else all. REPO may
+be a pattern as in access rules, such as 'team/**', where the source lists its repositories; REPO:TAG is one tag.
 
-Tags are copied with all that they lead to: the images of an index, attestations, signatures, SBOMs. Digests stay what
-they are. A manifest without a tag comes along only when one of these lists it or it refers to one of these. Layers that are to be had
-elsewhere only (foreign ones) are not copied. Docker schema 1 manifests are skipped. What an index lists and the source lacks is reported
-as missing, and the index copied as it is, if the target takes it.
+Tags are copied with all that they lead to: the images of an index, attestations, signatures, SBOMs. Digests stay what they are. A
+manifest without a tag comes along only when one of these lists it or it refers to one of these. Layers that are to be had elsewhere only
+(foreign ones) are not copied. Docker schema 1 manifests are skipped. What an index lists and the source lacks is reported as missing, and
+the index copied as it is, if the target takes it.
 
 What the target has is not sent again, and what another of its repositories has is mounted: a command that was interrupted is given again
 to go on, and once more, later, to bring what is new. A tag that the source moved is moved; one that it deleted stays.
@@ -68,15 +68,15 @@ skipped, failed), blobs and bytes that were sent, missing digests, and the reaso
 	return command
 }
 
-const copyHelp = `Certificates are verified by the system's CAs, by those that the trust line installed in certs.d, and by --ca; for the registry of this
-machine also by its own CA, where this user may read it. Logins are those of docker login and podman login.`
+const copyHelp = `Certificates are verified by the system's CAs, by those that the trust line installed in certs.d, and by --ca; for the
+registry of this machine also by its own CA, where this user may read it. Logins are those of docker login and podman login.`
 
 func (s streams) importAll(ctx context.Context, f importing, args []string) error {
 	selected, err := parseSelection(args)
 	if err != nil {
 		return err
 	}
-	path, isPath, err := f.locate()
+	path, err := f.locate()
 	if err != nil {
 		return err
 	}
@@ -84,18 +84,19 @@ func (s streams) importAll(ctx context.Context, f importing, args []string) erro
 	if err != nil {
 		return err
 	}
-	if !isPath {
-		return s.copyAll(ctx, f.copyFlags, selected.each(ctx, c, f.from, func(name string, tags []string) (transfer.Repository, error) {
-			from, _, err := c.Open(client.Reference{Host: f.from, Repository: name})
-			if err != nil {
-				return transfer.Repository{}, err
-			}
-			return f.into(c, name, from, tags)
-		}))
+	if path != "" {
+		return s.importLayout(ctx, f, c, path, selected)
 	}
-	if f.fromUsername != "" || f.fromPlainHTTP {
-		return fmt.Errorf("--from %s is a path, for which there is neither --from-username nor --from-plain-http", path)
-	}
+	return s.copyAll(ctx, f.copyFlags, selected.each(ctx, c, f.from, func(name string, tags []string) (transfer.Repository, error) {
+		from, _, err := c.Open(client.Reference{Host: f.from, Repository: name})
+		if err != nil {
+			return transfer.Repository{}, err
+		}
+		return f.into(c, name, from, tags)
+	}))
+}
+
+func (s streams) importLayout(ctx context.Context, f importing, c *client.Client, path string, selected selection) error {
 	source, err := layout.OpenSource(path)
 	if err != nil {
 		return err
@@ -114,30 +115,35 @@ func (s streams) importAll(ctx context.Context, f importing, args []string) erro
 	})
 }
 
-// locate says what --from is: it sets the host of a registry, or returns the path of a layout.
-func (f *importing) locate() (path string, isPath bool, err error) {
-	if u, err := url.Parse(f.source); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" {
+// locate says what --from is: it returns the path of a layout, or sets the host of a registry.
+func (f *importing) locate() (path string, err error) {
+	u, parseErr := url.Parse(f.source)
+	_, statErr := os.Stat(f.source)
+	switch {
+	case parseErr == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "":
 		if strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" {
-			return "", false, fmt.Errorf("--from %s: name the registry as %s://%s, and repositories after it", u.Redacted(), u.Scheme, u.Host)
+			return "", fmt.Errorf("--from %s: name the registry as %s://%s, and repositories after it", u.Redacted(), u.Scheme, u.Host)
 		}
 		f.from, f.fromPlainHTTP = u.Host, f.fromPlainHTTP || u.Scheme == "http"
-	} else if _, err := os.Stat(f.source); err == nil {
-		return f.source, true, nil
-	} else if strings.ContainsAny(f.source, "/") || layout.IsTar(f.source) {
-		return "", false, fmt.Errorf("--from: %w", err)
-	} else {
+	case statErr == nil && (f.fromUsername != "" || f.fromPlainHTTP):
+		return "", fmt.Errorf("--from %s is a path, for which there is neither --from-username nor --from-plain-http", f.source)
+	case statErr == nil:
+		return f.source, nil
+	case strings.Contains(f.source, "/") || layout.IsTar(f.source):
+		return "", fmt.Errorf("--from: %w", statErr)
+	default:
 		f.from = f.source
 	}
-	if _, err := client.ParseReference(f.from + "/x"); err != nil || f.from == "" || !isHost(f.from) {
-		return "", false, fmt.Errorf("--from %q is neither HOST:PORT nor the path of something that is there", f.source)
+	if !isHost(f.from) {
+		return "", fmt.Errorf("--from %q is neither HOST:PORT nor the path of something that is there", f.source)
 	}
-	return "", false, nil
+	return "", nil
 }
 
 // isHost reports whether a reference takes what stands before its first slash for a host.
 func isHost(s string) bool {
 	ref, err := client.ParseReference(s + "/x")
-	return err == nil && ref.Host == s
+	return err == nil && s != "" && ref.Host == s
 }
 
 // into returns the copying of a repository into the target.

@@ -31,6 +31,7 @@ type shelf struct {
 	held map[digest.Digest]held
 	// refuse answers a request itself, where it returns true.
 	refuse func(http.ResponseWriter, *http.Request) bool
+	bare   bool // it says no digests
 
 	mu    sync.Mutex
 	asked []string // METHOD path, of manifests and blobs
@@ -81,7 +82,9 @@ func (s *shelf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", found.mediaType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(found.body)))
-	w.Header().Set("Docker-Content-Digest", d.String())
+	if !s.bare {
+		w.Header().Set("Docker-Content-Digest", d.String())
+	}
 	if r.Method != http.MethodHead {
 		_, _ = w.Write([]byte(found.body)) // the client sees that it failed
 	}
@@ -174,6 +177,7 @@ func TestTransfer(t *testing.T) {
 		"odd exports":      testExportOdd,
 		"broken sources":   testImportBroken,
 		"refused catalogs": testImportCatalog,
+		"logins":           testImportLogin,
 		"what is new":      testImportNews,
 		"one tag":          testTransferTag,
 		"layouts by name":  testImportLayouts,
@@ -191,10 +195,11 @@ func TestTransfer(t *testing.T) {
 // testImportOdd imports what can't be copied as it is, which keeps nothing else from being copied.
 func testImportOdd(t *testing.T, g *gallery) {
 	s := newShelf(t)
-	foreign := v1.Descriptor{MediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Digest: digest.FromString("elsewhere"), Size: 9,
-		URLs: []string{"https://example.com/layer"}}
+	foreign := v1.Descriptor{MediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+		Digest: digest.FromString("elsewhere"), Size: 9, URLs: []string{"https://example.com/layer"}}
 	there := s.image("there", nil, "odd:there", "odd/two:also")
-	gone := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString("gone"), Size: 4, Platform: &v1.Platform{OS: "linux", Architecture: "arm"}}
+	gone := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString("gone"), Size: 4,
+		Platform: &v1.Platform{OS: "linux", Architecture: "arm"}}
 	s.index([]v1.Descriptor{there, gone}, "odd:sparse")
 	s.index([]v1.Descriptor{s.index([]v1.Descriptor{there})}, "odd:nested")
 	s.image("with a foreign layer", []v1.Descriptor{foreign}, "odd:foreign")
@@ -236,7 +241,8 @@ func testExportOdd(t *testing.T, g *gallery) {
 	if err != nil || string(link) != cache.Digest.String() {
 		t.Errorf("the link is %q, %v", link, err)
 	}
-	if data, err := os.ReadFile(filepath.Join(below, "blobs/sha256", cache.Digest.Encoded()[:2], cache.Digest.Encoded(), "data")); err != nil || string(data) != "cache" {
+	data, err := os.ReadFile(filepath.Join(below, "blobs/sha256", cache.Digest.Encoded()[:2], cache.Digest.Encoded(), "data"))
+	if err != nil || string(data) != "cache" {
 		t.Errorf("the blob is %q, %v", data, err)
 	}
 	g.transfers(map[string]string{"cache:1": "present", "sparse:1": "present"}, args...)
@@ -245,6 +251,7 @@ func testExportOdd(t *testing.T, g *gallery) {
 // testImportBroken imports blobs that are damaged, missing or broken off.
 func testImportBroken(t *testing.T, g *gallery) {
 	s := newShelf(t)
+	s.bare = true
 	s.image("damaged", nil, "broken:damaged")
 	s.held[digest.FromString("damaged")] = held{v1.MediaTypeImageLayerGzip, "DAMAGED"}
 	s.image("missing", nil, "broken:missing")
@@ -295,6 +302,55 @@ func testImportCatalog(t *testing.T, g *gallery) {
 	}
 }
 
+// testImportLogin logs in to a source as its user, and to the target as another one.
+func testImportLogin(t *testing.T, g *gallery) {
+	s := newShelf(t)
+	s.image("guarded", nil, "guarded:1")
+	s.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+		if user, password, _ := r.BasicAuth(); user == "ann" && password == "the-password" {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	}
+	for password, want := range map[string]string{"the-password\n": "", "wrong": `the login of "ann"`, "": "no password"} {
+		var out, errOut output
+		args := []string{"import", "--from", s.URL, "guarded", "--from-username", "ann", "--from-password-stdin"}
+		err := run(t.Context(), args, g.environ, strings.NewReader(password), &out, &errOut)
+		all := out.String() + errOut.String() + fmt.Sprint(err)
+		if (err == nil) != (want == "") || !strings.Contains(all, want) || strings.Contains(all, "the-password") {
+			t.Errorf("got %s, want %q", all, want)
+		}
+	}
+	if got := g.report("inspect", "guarded:1"); got.Layers != 1 {
+		t.Errorf("copied %+v", got)
+	}
+}
+
+// TestImportSparse imports an index that lists more than there is, with what docs/guides/move.md says for that.
+func TestImportSparse(t *testing.T) {
+	page, err := os.ReadFile("../../docs/guides/move.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(page), "```yaml\nvalidation:\n")
+	validation, _, _ := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("the guide has no configuration")
+	}
+	g, s := newGallery(t, "REGISTRY_VALIDATION="+validation), newShelf(t)
+	gone := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString("gone"), Size: 4}
+	s.index([]v1.Descriptor{s.image("there", nil), gone}, "sparse:1")
+	results := g.transfers(map[string]string{"sparse:1": "copied"}, "import", "--from", s.URL)
+	if missing := results["sparse:1"].Missing; !slices.Equal(missing, []digest.Digest{gone.Digest}) {
+		t.Errorf("missing are %v", missing)
+	}
+	if out := g.do("import", "--from", s.URL, "--prefix", "again/"); !strings.Contains(out, "missing  again/sparse:1  "+gone.Digest.String()) {
+		t.Errorf("it prints\n%s", out)
+	}
+}
+
 // testImportNews imports from a registry that knows referrers: a signature that came later is brought, under a tag that did not move.
 func testImportNews(t *testing.T, g *gallery) {
 	image := g.image("news", "1", v1.MediaTypeImageManifest, "linux/amd64")
@@ -307,8 +363,9 @@ func testImportNews(t *testing.T, g *gallery) {
 	}
 	g.transfers(map[string]string{"copy/news:1": "present"}, args...)
 	empty := g.blob("news", v1.MediaTypeEmptyJSON, "{}")
-	g.manifest("news", "", v1.MediaTypeImageManifest, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest,
-		ArtifactType: "application/x-signature", Subject: &image, Config: empty, Layers: []v1.Descriptor{empty}})
+	g.manifest("news", "", v1.MediaTypeImageManifest, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: v1.MediaTypeImageManifest, ArtifactType: "application/x-signature", Subject: &image, Config: empty,
+		Layers: []v1.Descriptor{empty}})
 	g.transfers(map[string]string{"copy/news:1": "copied"}, args...)
 	if found := g.report("inspect", "copy/news:1").Referrers; len(found) != 1 || found[0].ArtifactType != "application/x-signature" {
 		t.Errorf("the copy has %+v", found)
@@ -325,7 +382,8 @@ func testTransferTag(t *testing.T, g *gallery) {
 	want := map[string]string{"single:1": "copied", "single:" + signature: "copied"}
 	path := filepath.Join(t.TempDir(), "single.tar")
 	g.transfers(want, "export", "--layout", "oci", path, "single:1")
-	g.transfers(map[string]string{"again/single:1": "copied", "again/single:" + signature: "copied"}, "import", "--from", path, "--prefix", "again/")
+	want = map[string]string{"again/single:1": "copied", "again/single:" + signature: "copied"}
+	g.transfers(want, "import", "--from", path, "--prefix", "again/")
 	g.transfers(map[string]string{"x/single:2": "copied"}, "import", "--from", g.host, "--prefix", "x/", "single:2")
 	g.transfers(map[string]string{"x/single:3": "failed not found"}, "import", "--from", g.host, "--prefix", "x/", "single:3")
 }
@@ -419,13 +477,14 @@ func testTransferText(t *testing.T, g *gallery) {
 		out, _, _ := g.try(append([]string{"import", "--from", s.URL, "--jobs", "1"}, args...)...)
 		return withoutFigures(out)
 	}
-	skipped := "skipped spoken:old Docker schema 1 manifests are not supported: push the image again with Docker 1.10 or newer, or convert it with: " +
-		"skopeo copy --format v2s2 docker://SOURCE docker://DESTINATION\n"
+	skipped := "skipped spoken:old Docker schema 1 manifests are not supported: push the image again with Docker 1.10 or newer, or " +
+		"convert it with: skopeo copy --format v2s2 docker://SOURCE docker://DESTINATION\n"
+	host := strings.TrimPrefix(s.URL, "http://")
 	for _, test := range []struct{ got, want string }{
 		{run("--dry-run"), "planned spoken:1 DIGEST\n" + skipped + "dry run: nothing was changed; 1 tag would be copied, 0 are there already\n"},
 		{run(), "copied spoken:1 DIGEST SIZE\n" + skipped + "1 tag copied (SIZE), 0 there already, 1 skipped\n"},
 		{run(), skipped + "0 tags copied (SIZE), 1 there already, 1 skipped\n"},
-		{run("unspoken"), "failed unspoken " + strings.TrimPrefix(s.URL, "http://") + " has no repository unspoken\n0 tags copied (SIZE), 0 there already, 1 failed\n"},
+		{run("unspoken"), "failed unspoken " + host + " has no repository unspoken\n0 tags copied (SIZE), 0 there already, 1 failed\n"},
 	} {
 		if test.got != test.want {
 			t.Errorf("got\n%swant\n%s", test.got, test.want)
@@ -453,6 +512,7 @@ func testTransferArguments(t *testing.T, g *gallery) {
 	}{
 		{[]string{"import"}, `"from" not set`},
 		{[]string{"import", "--from", "nohost"}, "neither HOST:PORT nor the path"},
+		{[]string{"import", "--from", ""}, "neither HOST:PORT nor the path"},
 		{[]string{"import", "--from", "https://u:secret@a.lan/x"}, "name the registry as https://a.lan"},
 		{[]string{"import", "--from", "a.lan", "--jobs", "0"}, "--jobs 0"},
 		{[]string{"import", "--from", "a.lan", "b.lan/x"}, "leave out b.lan/"},

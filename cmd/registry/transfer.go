@@ -137,7 +137,8 @@ func (t *tally) clear() {
 
 // counted says how many tags there were.
 func (t *tally) counted() string {
-	text := fmt.Sprintf("%s copied (%s), %d there already", count(t.counts[transfer.Copied], "tag"), bytesString(t.copier.Bytes()), t.counts[transfer.Present])
+	text := fmt.Sprintf("%s copied (%s), %d there already",
+		count(t.counts[transfer.Copied], "tag"), bytesString(t.copier.Bytes()), t.counts[transfer.Present])
 	for _, status := range []string{transfer.Skipped, transfer.Failed} {
 		if n := t.counts[status]; n > 0 {
 			text += fmt.Sprintf(", %d %s", n, status)
@@ -150,7 +151,8 @@ func (t *tally) counted() string {
 func (t *tally) summarize(dryRun bool) {
 	text := t.counted()
 	if dryRun {
-		text = fmt.Sprintf("dry run: nothing was changed; %s would be copied, %d are there already", count(t.counts[transfer.Planned], "tag"), t.counts[transfer.Present])
+		text = fmt.Sprintf("dry run: nothing was changed; %s would be copied, %d are there already",
+			count(t.counts[transfer.Planned], "tag"), t.counts[transfer.Present])
 	}
 	if t.asJSON {
 		fmt.Fprintln(t.errOut, text)
@@ -251,7 +253,7 @@ func (s selection) each(ctx context.Context, c *client.Client, host string, open
 			return nil
 		})
 		if err == nil && !found && len(s.patterns) > 0 {
-			err = errors.New("no repository matches: registry import and export take patterns such as team/** in quotes")
+			err = errors.New("no repository matches: patterns are such as 'team/**', in quotes")
 		}
 		if err != nil && err != stopped {
 			yield(transfer.Repository{}, err)

@@ -67,7 +67,8 @@ func TestWriteBlobFails(t *testing.T) {
 		}
 		for problem, bad := range map[string]opener{
 			"the source broke": broken("content"), "other bytes": reader("CONTENT of a blob"), "16 bytes of 17": reader("content of a blo"),
-			"more than 17 bytes": reader("content of a blob and more"), "never opened": func() (io.ReadCloser, error) { return nil, errors.New("never opened") },
+			"more than 17 bytes": reader("content of a blob and more"),
+			"never opened":       func() (io.ReadCloser, error) { return nil, errors.New("never opened") },
 		} {
 			if err := w.WriteBlob(t.Context(), d, bad); err == nil || !strings.Contains(err.Error(), problem) {
 				t.Errorf("%s: got %v, want %q", name, err, problem)
@@ -156,7 +157,8 @@ func TestOCIIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	want, _ := blob("second")
-	if d, err := o.Repository("b").Resolve(t.Context(), "1"); err != nil || d.Digest != want.Digest || d.Annotations[containerdName] != "registry.lan/b:1" {
+	d, err := o.Repository("b").Resolve(t.Context(), "1")
+	if err != nil || d.Digest != want.Digest || d.Annotations[containerdName] != "registry.lan/b:1" {
 		t.Errorf("b:1 is %+v, %v", d, err)
 	}
 	if err := os.Remove(filepath.Join(path, blobPath(want.Digest))); err != nil {
@@ -208,7 +210,8 @@ func TestParseName(t *testing.T) {
 	for name, want := range map[string]string{
 		"v1": " v1", "latest": " latest", "app:v1": "app v1", "team/app": "team/app latest", "docker.io/library/app:v1": "library/app v1",
 		"registry.lan:5000/app:v1": "app v1", "localhost/app": "app latest", "registry.lan/app:v1@sha256:00": "app v1",
-		"": "error", "App:v1": "error", "app:": "app latest", ":v1": "error", "../../app:v1": "error", "app:v 1": "error", "a/../b": "error", "registry.lan:5000/": "error",
+		"": "error", "App:v1": "error", "app:": "app latest", ":v1": "error", "../../app:v1": "error", "app:v 1": "error", "a/../b": "error",
+		"registry.lan:5000/": "error",
 	} {
 		repository, tag, err := parseName(name)
 		if got := repository + " " + tag; err == nil && got != want || err != nil && want != "error" {
