@@ -98,7 +98,7 @@ type Result struct {
 type Copier struct {
 	// Jobs is how many tags are worked on at the same time, and how many blobs are. It is at least 1.
 	Jobs int
-	// DryRun looks which tags the target lacks, and writes nothing.
+	// DryRun looks which tags the target lacks, not whether something new refers to the others, and writes nothing.
 	DryRun bool
 	// Report is called with each result, by one goroutine at a time.
 	Report func(Result)

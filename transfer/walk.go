@@ -122,7 +122,7 @@ func (w *walk) root(ctx context.Context, d v1.Descriptor, tag string, same bool)
 }
 
 // contents copies what a manifest needs, and returns it and the manifests that it lists, directly or not. Of an image that the target
-// has, it has the blobs too.
+// has, it has the blobs too. An image in an index is missing, too, when the source lacks one of its blobs.
 func (w *walk) contents(ctx context.Context, d v1.Descriptor, body []byte, has bool, depth int) ([]v1.Descriptor, error) {
 	manifests := []v1.Descriptor{d}
 	if has && !manifest.IsIndex(d.MediaType) {
@@ -130,7 +130,7 @@ func (w *walk) contents(ctx context.Context, d v1.Descriptor, body []byte, has b
 	}
 	m, err := manifest.Parse(d.MediaType, body)
 	if err != nil {
-		return nil, unsupported{fmt.Errorf("%s: %w", d.Digest, err)}
+		return nil, fmt.Errorf("%s: %w", d.Digest, err)
 	}
 	if depth == maxDepth {
 		return nil, fmt.Errorf("indexes are nested deeper than %d", maxDepth)

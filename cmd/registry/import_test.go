@@ -205,12 +205,13 @@ func testImportOdd(t *testing.T, g *gallery) {
 	s.image("with a foreign layer", []v1.Descriptor{foreign}, "odd:foreign")
 	s.put("application/vnd.docker.distribution.manifest.v1+prettyjws", `{"schemaVersion":1}`, "odd:schema1")
 	s.put("application/vnd.oci.artifact.manifest.v1+json", `{}`, "odd:artifact")
+	s.put(v1.MediaTypeImageManifest, `{"schemaVersion":2,"schemaVersion":2}`, "odd:invalid")
 	s.tags["odd"]["deleted"] = digest.FromString("deleted")
 	s.tags["../odd"], s.tags["odd/empty"] = map[string]digest.Digest{"x": there.Digest}, map[string]digest.Digest{}
 	results := g.transfers(map[string]string{
 		"odd:there": "copied", "odd/two:also": "copied", "odd:nested": "copied", "odd:foreign": "copied",
 		"odd:sparse": "failed the source lacks 1 of what it lists", "odd:schema1": "skipped schema 1", "odd:artifact": "skipped not supported",
-		"odd:deleted": "skipped has no manifest", "../odd:": "failed repository",
+		"odd:invalid": "failed twice", "odd:deleted": "skipped has no manifest", "../odd:": "failed repository",
 	}, "import", "--from", s.URL)
 	if missing := results["odd:sparse"].Missing; !slices.Equal(missing, []digest.Digest{gone.Digest}) {
 		t.Errorf("missing are %v", missing)

@@ -47,9 +47,11 @@ func (s streams) copyAll(ctx context.Context, f copyFlags, repositories iter.Seq
 	err := t.copier.Copy(ctx, repositories)
 	stop()
 	if errors.Is(err, context.Canceled) {
-		err = errors.New("interrupted: give the same command again to go on")
+		err = errors.New("interrupted: give the same command again")
 	}
-	t.summarize(f.dryRun)
+	if err == nil || len(t.counts) > 0 {
+		t.summarize(f.dryRun)
+	}
 	if err == nil {
 		err = t.err
 	}
