@@ -20,7 +20,7 @@ import (
 const (
 	// maxList is the most bytes of a list that are read: some registries send all tags at once.
 	maxList = 64 << 20
-	// attempts is how often the push of a blob is tried.
+	// attempts is how often the push of a blob is tried, and how often its reading is resumed.
 	attempts = 3
 )
 
@@ -97,10 +97,50 @@ func (r *Repository) ReadManifest(ctx context.Context, d v1.Descriptor) ([]byte,
 	return readAll(d, body)
 }
 
-// ReadBlob returns a blob, which nobody compared with its digest. It fails with errdef.ErrNotFound where it is not there.
+// ReadBlob returns a blob, which nobody compared with its digest. Where the registry can send a part, reading goes on after the connection
+// broke. It fails with errdef.ErrNotFound where the blob is not there.
 func (r *Repository) ReadBlob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-	body, err := r.remote.Blobs().Fetch(ctx, d)
-	return body, r.explain(err)
+	fetch := func() (io.ReadCloser, error) { return r.remote.Blobs().Fetch(ctx, d) }
+	body, err := fetch()
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	return &resuming{ReadCloser: body, fetch: fetch}, nil
+}
+
+// resuming reads a blob, and goes on with another request where one breaks off.
+type resuming struct {
+	io.ReadCloser
+	fetch   func() (io.ReadCloser, error)
+	at      int64 // bytes read
+	resumed int
+}
+
+func (r *resuming) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.at += int64(n)
+	if err == nil || err == io.EOF || r.resumed == attempts || r.resume() != nil {
+		return n, err
+	}
+	return n, nil
+}
+
+func (r *resuming) resume() error {
+	r.resumed++
+	body, err := r.fetch()
+	if err != nil {
+		return err
+	}
+	seeker, ok := body.(io.Seeker)
+	if ok {
+		_, err = seeker.Seek(r.at, io.SeekStart)
+	}
+	if !ok || err != nil {
+		return errors.Join(errors.ErrUnsupported, err, body.Close())
+	}
+	_ = r.Close() // it broke
+	r.ReadCloser = body
+	return nil
 }
 
 // Referrers returns the manifests whose subject is d. It fails with errdef.ErrUnsupported where the registry has no API for that.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"berth/transfer"
 
@@ -258,8 +260,10 @@ func testImportBroken(t *testing.T, g *gallery) {
 	s.image("missing", nil, "broken:missing")
 	delete(s.held, digest.FromString("missing"))
 	s.image("broken off", nil, "broken:off")
+	s.image("resumed", nil, "broken:resumed")
 	s.image("whole", nil, "broken:whole", "fixed:1")
-	var breaks sync.Once
+	var breaks, resumes sync.Once
+	ranges := ""
 	s.refuse = func(w http.ResponseWriter, r *http.Request) (refused bool) {
 		if strings.HasSuffix(r.URL.Path, "/blobs/"+digest.FromString("broken off").String()) {
 			breaks.Do(func() {
@@ -268,13 +272,30 @@ func testImportBroken(t *testing.T, g *gallery) {
 				_, _ = w.Write([]byte("bro"))
 			})
 		}
+		if strings.HasSuffix(r.URL.Path, "/blobs/"+digest.FromString("resumed").String()) {
+			refused = true
+			resumes.Do(func() { w = brokenOff{w} })
+			ranges += r.Header.Get("Range")
+			http.ServeContent(w, r, "", time.Time{}, strings.NewReader("resumed"))
+		}
 		return refused
 	}
 	want := map[string]string{"broken:damaged": "failed damaged there", "broken:missing": "failed not found", "broken:off": "copied",
-		"broken:whole": "copied", "fixed:1": "copied"}
+		"broken:resumed": "copied", "broken:whole": "copied", "fixed:1": "copied"}
 	g.transfers(want, "import", "--from", s.URL)
+	if ranges != "bytes=3-6" {
+		t.Errorf("after three of seven bytes it asked for %q", ranges)
+	}
 	s.image("another", nil, "fixed:1") // which the target never moves
 	g.transfers(map[string]string{"fixed:1": "failed refused it"}, "import", "--from", s.URL, "fixed")
+}
+
+// brokenOff writes three bytes of an answer.
+type brokenOff struct{ http.ResponseWriter }
+
+func (b brokenOff) Write(p []byte) (int, error) {
+	n, _ := b.ResponseWriter.Write(p[:min(3, len(p))]) // it fails anyway
+	return n, io.ErrShortWrite
 }
 
 func testImportCatalog(t *testing.T, g *gallery) {
