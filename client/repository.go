@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -192,13 +194,10 @@ func (r *Repository) WriteBlob(ctx context.Context, d v1.Descriptor, open func()
 }
 
 func (r *Repository) tryWriteBlob(ctx context.Context, d v1.Descriptor, open func() (io.ReadCloser, error)) error {
-	var source recorded
-	err := r.remote.Blobs().(registry.Mounter).Mount(ctx, d, "", func() (io.ReadCloser, error) {
-		source.ReadCloser, source.err = open()
-		return &source, source.err
-	})
-	if err != nil && source.err != nil { // what the network says of a body that ends too early is no help
-		return source.err
+	var source sending
+	err := r.remote.Blobs().(registry.Mounter).Mount(ctx, d, "", func() (io.ReadCloser, error) { return source.open(open) })
+	if failed := source.failed(); err != nil && failed != nil { // what the network says of a body that ends too early is no help
+		return failed
 	}
 	if isAnswer(err, http.StatusBadRequest) && isCode(err, errcode.ErrorCodeDigestInvalid) {
 		return problem(err, "the source's bytes are not those of its digest: it is damaged there")
@@ -206,18 +205,52 @@ func (r *Repository) tryWriteBlob(ctx context.Context, d v1.Descriptor, open fun
 	return r.explain(err)
 }
 
-// recorded remembers why reading failed.
-type recorded struct {
-	io.ReadCloser
-	err error
+// sending is the body of a request that reads from a source. It remembers why reading failed. When the registry answers before it has
+// all, the request goes on to read and close it for a moment, beside those who got the answer.
+type sending struct {
+	mu   sync.Mutex
+	body io.ReadCloser // nil when it is not open
+	err  error
 }
 
-func (r *recorded) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
+func (s *sending) open(source func() (io.ReadCloser, error)) (io.ReadCloser, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.body, s.err = source()
+	return s, s.err
+}
+
+// Read reads from the source.
+func (s *sending) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.body == nil {
+		return 0, fs.ErrClosed
+	}
+	n, err := s.body.Read(p)
 	if err != nil && err != io.EOF {
-		r.err = fmt.Errorf("read it from the source: %w", err)
+		s.err = fmt.Errorf("read it from the source: %w", err)
 	}
 	return n, err
+}
+
+// Close closes it once.
+func (s *sending) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.body == nil {
+		return nil
+	}
+	err := s.body.Close()
+	s.body = nil
+	return err
+}
+
+// failed returns why reading failed, if it did.
+func (s *sending) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 // passing reports whether an error may not come again: a connection that broke, or a server that is busy.
