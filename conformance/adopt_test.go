@@ -33,21 +33,30 @@ func TestAdopted(t *testing.T) {
 		if entries, err := os.ReadDir(filepath.Join(root, "blobs")); len(entries) > 0 {
 			t.Errorf("something was copied: %v, %v", entries, err)
 		}
+		// And back: what is exported, distribution's registry serves.
+		back := t.TempDir()
+		b := start(t, options{root: root})
+		if out := newShell(t, b).transfer("export", "--layout", "distribution", back); countStatus(out, "copied") != len(images.tags["app"])+1 {
+			t.Errorf("exported %v", out)
+		}
+		b.stop()
+		old := &berth{Server: peerIn(t, back, ""), t: t}
+		images.compare(t, old.client())
+		old.Kill()
+
 		// What the reaper deletes goes from where it lies.
 		if stored := bytesUnder(t, filepath.Join(root, "docker")); stored < 3<<20 {
 			t.Fatalf("%d bytes are stored", stored)
 		}
-		b := start(t, options{root: root, env: []string{"REGISTRY_GC_INTERVAL=100ms", "REGISTRY_GC_GRACE=1s", "REGISTRY_TRASH_RETAIN=0s"}})
+		b = start(t, options{root: root, env: []string{"REGISTRY_GC_INTERVAL=100ms", "REGISTRY_GC_GRACE=1s", "REGISTRY_TRASH_RETAIN=0s"}})
 		c := b.client()
-		for name, tags := range images.tags {
-			for tag := range tags {
-				if err := c.DeleteManifest(t.Context(), name, tag); err != nil && client.Status(err) != http.StatusNotFound {
-					t.Error(err)
-				}
-			}
-			for d, body := range images.manifests[name] {
-				if err := c.DeleteManifest(t.Context(), name, d); err != nil && client.Status(err) != http.StatusNotFound && client.Status(err) != http.StatusConflict {
-					t.Errorf("delete %s: %v of %s", d, err, body)
+		for range 2 { // an index goes before what it lists
+			for name, manifests := range images.manifests {
+				for d := range manifests {
+					err := c.DeleteManifest(t.Context(), name, d)
+					if status := client.Status(err); err != nil && status != http.StatusNotFound && status != http.StatusConflict {
+						t.Errorf("delete %s: %v", d, err)
+					}
 				}
 			}
 		}

@@ -263,7 +263,18 @@ func TestExportDistribution(t *testing.T) {
 	o := newShell(t, other)
 	o.transfer("import", "--from", p.URL)
 	s.same(b.host(), other.host(), all)
+	p.Kill()
+	direct := start(t, options{})
+	d := newShell(t, direct)
+	if out := d.transfer("import", "--from", root); countStatus(out, "copied") < len(all) {
+		t.Errorf("imported from the directory: %v", out)
+	}
+	s.same(b.host(), direct.host(), all)
+	if found := s.referrers(direct.host()+"/app@"+digest, "application/vnd.example.sbom"); len(found) != 1 {
+		t.Errorf("attached in the directory are %v", found)
+	}
 	other.fsck("--rehash")
+	direct.fsck("--rehash")
 }
 
 // TestExportOCI reads an exported layout with other programs, and imports it again, as a directory and as a file.

@@ -72,7 +72,7 @@ func (s streams) export(ctx context.Context, f exporting, path string, args []st
 	if err != nil {
 		return err
 	}
-	err = s.copyAll(ctx, f.copyFlags, selected.each(ctx, c, f.host, func(name string, tags []string) (transfer.Repository, error) {
+	err = s.copyAll(ctx, f.copyFlags, selected.each(ctx, catalog(c, f.host), func(name string, tags []string) (transfer.Repository, error) {
 		from, _, err := c.Open(client.Reference{Host: f.host, Repository: name})
 		return transfer.Repository{Name: name, From: from, To: to(name), Tags: tags}, err
 	}))

@@ -28,7 +28,7 @@ func importCommand(s streams) *cobra.Command {
 	var f importing
 	command := &cobra.Command{
 		Use:   "import --from HOST:PORT|DIR|FILE.tar [REPO[:TAG]...]",
-		Short: "Copy repositories from another registry, or from an OCI image layout",
+		Short: "Copy repositories from another registry, its data directory, or an OCI image layout",
 		Long: `Copy repositories into the registry of this machine, or into the one that --to names: those that are named, or else all. REPO may
 be a pattern as in access rules, such as 'team/**', where the source lists its repositories; REPO:TAG is one tag.
 
@@ -40,8 +40,8 @@ the index copied as it is, if the target takes it.
 What the target has is not sent again, and what another of its repositories has is mounted: a command that was interrupted is given again
 to go on, and once more, later, to bring what is new. A tag that the source moved is moved; one that it deleted stays.
 
---from is a registry, or http://HOST:PORT for one without TLS, or an OCI image layout: a directory or a tar file, as registry export,
-docker save, skopeo, buildx and others make them. A layout calls its images HOST/REPO:TAG, REPO:TAG, or by a tag only. Those that have
+--from is a registry, or http://HOST:PORT for one without TLS; or the data directory of registry:2 or registry:3, which should not be
+running; or an OCI image layout: a directory or a tar file, as registry export, docker save, skopeo, buildx and others make them. A layout calls its images HOST/REPO:TAG, REPO:TAG, or by a tag only. Those that have
 only a tag are copied into REPO, which is named then. REPO:TAG takes the only image of a layout, whatever it is called.
 
 The exit code is 1 when something failed. --json prints a line for each tag: repository, tag, digest, status (copied, present, planned,
@@ -56,7 +56,7 @@ skipped, failed), blobs and bytes that were sent, missing digests, and the reaso
 	}
 	f.addFor(command, "the target")
 	flags := command.Flags()
-	flags.StringVar(&f.source, "from", "", "what is copied from: a registry, or the path of an OCI image layout")
+	flags.StringVar(&f.source, "from", "", "what is copied from: a registry, or the path of its data or of an OCI image layout")
 	flags.StringVar(&f.to, "to", "", "the HOST:PORT that is copied to, in place of the registry of this machine")
 	flags.StringVar(&f.prefix, "prefix", "", "put this before the names of repositories, such as mirror/")
 	flags.StringVar(&f.fromUsername, "from-username", "", "log in to the source as this user, in place of a stored login")
@@ -84,10 +84,16 @@ func (s streams) importAll(ctx context.Context, f importing, args []string) erro
 	if err != nil {
 		return err
 	}
-	if path != "" {
+	switch {
+	case path != "" && layout.IsDistribution(path):
+		source := layout.OpenDistribution(path)
+		return s.copyAll(ctx, f.copyFlags, selected.each(ctx, source.Repositories, func(name string, tags []string) (transfer.Repository, error) {
+			return f.into(c, name, source.Source(name), tags)
+		}))
+	case path != "":
 		return s.importLayout(ctx, f, c, path, selected)
 	}
-	return s.copyAll(ctx, f.copyFlags, selected.each(ctx, c, f.from, func(name string, tags []string) (transfer.Repository, error) {
+	return s.copyAll(ctx, f.copyFlags, selected.each(ctx, catalog(c, f.from), func(name string, tags []string) (transfer.Repository, error) {
 		from, _, err := c.Open(client.Reference{Host: f.from, Repository: name})
 		if err != nil {
 			return transfer.Repository{}, err

@@ -324,7 +324,7 @@ func testImportLayouts(t *testing.T, g *gallery) {
 		{[]string{full, "library/*"}, map[string]string{"library/one:v1": "present"}, ""},
 		{[]string{nameless, "layouts/c:1"}, map[string]string{"layouts/c:1": "copied"}, ""},
 		{[]string{nameless, "layouts/c"}, nil, "as REPO:TAG"},
-		{[]string{none}, nil, "data directory of a registry"},
+		{[]string{filepath.Join(none, "docker")}, nil, "within the data directory of a registry"},
 		{[]string{t.TempDir()}, nil, "no OCI image layout"},
 		{[]string{"main.go"}, nil, "no tar file"},
 		{[]string{"/nowhere"}, nil, "/nowhere"},

@@ -230,8 +230,16 @@ func (s selection) has(repository, tag string) bool {
 // opener makes of the name of a repository what is copied.
 type opener func(name string, tags []string) (transfer.Repository, error)
 
-// each returns the repositories of a registry that are meant, and fails where patterns match none.
-func (s selection) each(ctx context.Context, c *client.Client, host string, open opener) iter.Seq2[transfer.Repository, error] {
+// lister calls page with the names of all repositories, some at a time.
+type lister func(ctx context.Context, page func(names []string) error) error
+
+// catalog is the lister of a registry.
+func catalog(c *client.Client, host string) lister {
+	return func(ctx context.Context, page func([]string) error) error { return c.Repositories(ctx, host, page) }
+}
+
+// each returns the repositories of a source that are meant, and fails where patterns match none.
+func (s selection) each(ctx context.Context, list lister, open opener) iter.Seq2[transfer.Repository, error] {
 	return func(yield func(transfer.Repository, error) bool) {
 		for _, name := range s.names {
 			if !yield(open(name, s.tags[name])) {
@@ -242,7 +250,7 @@ func (s selection) each(ctx context.Context, c *client.Client, host string, open
 			return
 		}
 		found, stopped := false, errors.New("stopped")
-		err := c.Repositories(ctx, host, func(names []string) error {
+		err := list(ctx, func(names []string) error {
 			for _, name := range names {
 				if !s.matches(name) {
 					continue

@@ -255,3 +255,81 @@ func FuzzSpans(f *testing.F) {
 		}
 	})
 }
+
+// TestDistributionSource reads a data directory that has what such directories have after a crash: links without content, links to nothing,
+// files that are none of a registry's.
+func TestDistributionSource(t *testing.T) {
+	dir := t.TempDir()
+	store := OpenDistribution(dir)
+	for _, name := range []string{"app", "team/app"} {
+		r := store.Repository(name)
+		d, open := blob("content of a blob")
+		if err := r.WriteBlob(t.Context(), d, open); err != nil {
+			t.Fatal(err)
+		}
+		index := []byte(`{"schemaVersion":2,"manifests":[]}`)
+		for body, tag := range map[string]string{string(index): "v1", `{"schemaVersion":1,"fsLayers":[]}`: "old", "damaged": "damaged", "lost": "lost"} {
+			if err := r.WriteManifest(t.Context(), v1.Descriptor{Digest: digest.FromString(body), Size: int64(len(body))}, []byte(body), tag); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for path, content := range map[string]string{
+		store.data(digest.FromString("damaged")):                        "DAMAGED",
+		filepath.Join(store.root, "repositories", "README"):             "x",
+		store.Repository("app").current("empty"):                        "",
+		store.Repository("app").current("nonsense"):                     "sha256:../../etc/passwd",
+		filepath.Join(store.root, "repositories/UPPER/_manifests/tags"): "x",
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(store.data(digest.FromString("lost"))); err != nil {
+		t.Fatal(err)
+	}
+	if IsDistribution(filepath.Dir(dir)) || !IsDistribution(dir) {
+		t.Error("it is not told from others")
+	}
+	var names, tags []string
+	if err := store.Repositories(t.Context(), func(page []string) error { names = append(names, page...); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	source := store.Source("app")
+	if err := source.Tags(t.Context(), func(page []string) error { tags = append(tags, page...); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Join(names, " ") != "app team/app" || strings.Join(tags, " ") != "damaged empty lost nonsense old v1" {
+		t.Errorf("repositories %q, tags %q", names, tags)
+	}
+	for tag, want := range map[string]string{"v1": v1.MediaTypeImageIndex, "old": mediaTypeUnknown} {
+		if d, err := source.Resolve(t.Context(), tag); err != nil || d.MediaType != want {
+			t.Errorf("%s is %+v, %v", tag, d, err)
+		}
+	}
+	for _, tag := range []string{"empty", "nonsense", "lost", "absent"} {
+		if _, err := source.Resolve(t.Context(), tag); !errors.Is(err, errdef.ErrNotFound) {
+			t.Errorf("%s: %v", tag, err)
+		}
+	}
+	if _, err := source.Resolve(t.Context(), "damaged"); err == nil || errors.Is(err, errdef.ErrNotFound) {
+		t.Errorf("a damaged manifest: %v", err)
+	}
+	if err := store.Source("absent").Tags(t.Context(), nil); !errors.Is(err, errdef.ErrNotFound) {
+		t.Errorf("an absent repository: %v", err)
+	}
+	d, _ := blob("content of a blob")
+	f, err := source.ReadBlob(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(f)
+	if errors.Join(err, f.Close()) != nil || string(content) != "content of a blob" {
+		t.Errorf("%q, %v", content, err)
+	}
+	for _, bad := range []digest.Digest{"", "sha256:../../../../etc/passwd", digest.FromString("absent")} {
+		if _, err := source.ReadBlob(t.Context(), v1.Descriptor{Digest: bad}); err == nil {
+			t.Errorf("a blob with digest %q", bad)
+		}
+	}
+}

@@ -98,9 +98,9 @@ func notALayout(path string, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %s: %w", path, v1.ImageLayoutFile, err)
 	}
-	for _, below := range []string{"docker/registry/v2", "registry/v2", "v2"} {
+	for _, below := range []string{"registry/v2", "v2", "."} {
 		if info, statErr := os.Stat(filepath.Join(path, below, "repositories")); statErr == nil && info.IsDir() {
-			return fmt.Errorf("%s is the data directory of a registry: start that one, and name its address instead", path)
+			return fmt.Errorf("%s is within the data directory of a registry: name the directory that docker/ is in", path)
 		}
 	}
 	return fmt.Errorf("%s is no OCI image layout: it has no file %s", path, v1.ImageLayoutFile)
