@@ -8,10 +8,17 @@ import (
 
 	"berth/config"
 	"berth/registry/adopt"
+	"berth/storage"
 )
 
 // adoptEvery is how often a start that takes over data says how far it is.
 const adoptEvery = 5 * time.Second
+
+// listed is a blob store that can list what it has, as all do.
+type listed interface {
+	storage.Blobs
+	storage.Lister
+}
 
 // adopt takes over the data of distribution's registry when they lie where this one keeps its own, and there are no facts yet.
 func (s streams) adopt(ctx context.Context, c *config.Config, stores *stores, log *slog.Logger) error {
@@ -19,7 +26,7 @@ func (s streams) adopt(ctx context.Context, c *config.Config, stores *stores, lo
 	said := time.Now()
 	report, err := adopt.Run(ctx, adopt.Config{
 		Metadata: stores.facts,
-		Blobs:    stores.blobs,
+		Blobs:    stores.blobs.(listed),
 		Lease:    c.GC.Lease,
 		Log:      log,
 		Progress: func(r adopt.Report) {
@@ -40,8 +47,12 @@ func (s streams) adopt(ctx context.Context, c *config.Config, stores *stores, lo
 	if terminal {
 		fmt.Fprintln(s.errOut)
 	}
-	log.Info("took over the data of distribution's registry", "repositories", report.Repositories, "tags", report.Tags,
+	level := slog.LevelInfo
+	if report.Problems > 0 {
+		level = slog.LevelWarn
+	}
+	log.Log(ctx, level, "took over the data of distribution's registry", "repositories", report.Repositories, "tags", report.Tags,
 		"manifests", report.Manifests, "blobs", report.Blobs, "bytes", report.Bytes, "unused", report.Unused, "unusedBytes", report.UnusedBytes,
-		"uploads", report.Uploads, "problems", report.Problems, "took", report.Ended.Sub(report.Began).Round(time.Millisecond))
+		"uploads", report.Uploads, "kept", report.Kept, "problems", report.Problems, "took", report.Ended.Sub(report.Began).Round(time.Millisecond))
 	return nil
 }

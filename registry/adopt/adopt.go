@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"time"
 
+	"berth/registry"
 	"berth/storage"
 	"berth/storage/metadata"
 
@@ -27,10 +28,13 @@ import (
 // most is how many problems a report lists.
 const most = 1000
 
-// Config is what is worked on. Metadata and Blobs have to be set, and Blobs has to be a storage.Lister.
+// Config is what is worked on. Metadata and Blobs have to be set.
 type Config struct {
 	Metadata *metadata.Store
-	Blobs    storage.Blobs
+	Blobs    interface {
+		storage.Blobs
+		storage.Lister
+	}
 	// Lease is how long blobs stay that no manifest references: a push of them may have been under way.
 	Lease time.Duration
 	// Progress, when set, is called now and then with what was done so far.
@@ -54,6 +58,8 @@ type Report struct {
 	UnusedBytes int64 `json:"unusedBytes"`
 	// Uploads are those that were not finished. They stay where they are.
 	Uploads int `json:"uploads"`
+	// Kept are links of blobs that no manifest references and that are kept for good, since a manifest that can't be read may.
+	Kept int `json:"kept"`
 	// Problems is how many parts were passed over, and Findings the first of them.
 	Problems int       `json:"problems"`
 	Findings []Problem `json:"findings,omitempty"`
@@ -124,11 +130,17 @@ func (a *adoption) begin(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		if !empty {
+			if ended, err := a.Metadata.Adopted(ctx); err != nil || ended != nil { // by another process with these facts, just now
+				return false, err
+			}
 			a.Log.Warn("the data of distribution's registry lies here and is not served: this registry had facts of its own before", "path", repositories)
 			return false, nil
 		}
 		if marked := a.refuseMarked(ctx, ""); marked != nil {
-			// It may be another process with these facts that began just now.
+			// It may be another process with these facts that began just now, or has ended already.
+			if ended, err := a.Metadata.Adopted(ctx); err != nil || ended != nil {
+				return false, err
+			}
 			if a.id, err = a.Metadata.Adopting(ctx); err != nil || a.id == "" {
 				return false, errors.Join(marked, err)
 			}
@@ -143,7 +155,7 @@ func (a *adoption) begin(ctx context.Context) (bool, error) {
 // there reports whether there is a repository of distribution's.
 func (a *adoption) there(ctx context.Context) (bool, error) {
 	errFound := errors.New("found")
-	err := a.lister().List(ctx, repositories, func(o storage.Object) error {
+	err := a.Blobs.List(ctx, repositories, func(o storage.Object) error {
 		if _, ok := parseFile(o.Key); ok {
 			return errFound
 		}
@@ -155,8 +167,6 @@ func (a *adoption) there(ctx context.Context) (bool, error) {
 	return false, err
 }
 
-func (a *adoption) lister() storage.Lister { return a.Blobs.(storage.Lister) }
-
 // mark is the content of the marker.
 type mark struct {
 	ID    string    `json:"id"`
@@ -166,7 +176,7 @@ type mark struct {
 // refuseMarked fails when the marker is of an adoption with another id. Without one, that with the id is marked, if it is not empty.
 func (a *adoption) refuseMarked(ctx context.Context, id string) error {
 	var found *storage.Object
-	err := a.lister().List(ctx, marker, func(o storage.Object) error {
+	err := a.Blobs.List(ctx, marker, func(o storage.Object) error {
 		if o.Key == marker {
 			found = &o
 		}
@@ -241,7 +251,7 @@ func (a *adoption) run(ctx context.Context) error {
 // listBlobs finds the bytes that there are.
 func (a *adoption) listBlobs(ctx context.Context) error {
 	a.stored = make(map[digest.Digest]*stored)
-	return a.lister().List(ctx, blobs, func(o storage.Object) error {
+	return a.Blobs.List(ctx, blobs, func(o storage.Object) error {
 		if d, ok := parseBlob(o.Key); ok {
 			a.stored[d] = &stored{size: o.Size, modified: o.Modified}
 			a.report.Stored++
@@ -266,9 +276,14 @@ func (a *adoption) listRepositories(ctx context.Context) error {
 		current = &repository{a: a, name: name, layers: make(map[digest.Digest]bool), there: make(map[digest.Digest]bool)}
 		return nil
 	}
-	err := a.lister().List(ctx, repositories, func(o storage.Object) error {
+	refused := make(map[string]bool)
+	err := a.Blobs.List(ctx, repositories, func(o storage.Object) error {
 		f, ok := parseFile(o.Key)
 		if !ok {
+			return nil
+		}
+		if f.refused != nil {
+			a.refuse(f, refused)
 			return nil
 		}
 		if err := next(f.repository); err != nil {
@@ -281,6 +296,18 @@ func (a *adoption) listRepositories(ctx context.Context) error {
 		return err
 	}
 	return next("")
+}
+
+// refuse reports a file that can't be taken over: once for a repository, a tag, or a digest.
+func (a *adoption) refuse(f file, told map[string]bool) {
+	subject := f.repository
+	if f.tag != "" && registry.CheckName(f.repository) == nil {
+		subject += ":" + f.tag
+	}
+	if !told[subject] {
+		told[subject] = true
+		a.find(subject, "it is not taken over: %v", f.refused)
+	}
 }
 
 // record records a part of a repository.
@@ -306,16 +333,19 @@ func (a *adoption) record(ctx context.Context, part metadata.Adoption) error {
 func (a *adoption) find(subject, format string, args ...any) {
 	p := Problem{subject, fmt.Sprintf(format, args...)}
 	a.report.Problems++
-	if a.report.Problems <= most {
+	switch {
+	case a.report.Problems <= most:
 		a.report.Findings = append(a.report.Findings, p)
 		a.Log.Warn("passed over", "subject", p.Subject, "problem", p.Problem)
+	case a.report.Problems == most+1:
+		a.Log.Warn("there are more problems, which are counted and not listed")
 	}
 }
 
 // read returns the bytes of an object, no more than limit of them.
 func read(ctx context.Context, b storage.Blobs, key string, size, limit int64) (content []byte, err error) {
 	if size > limit {
-		return nil, fmt.Errorf("%s has %d bytes: more than %d are not read", key, size, limit)
+		return nil, damaged("%s has %d bytes: more than %d are not read", key, size, limit)
 	}
 	r, err := b.Open(ctx, key, size)
 	if err != nil {

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -295,7 +297,9 @@ func TestDamage(t *testing.T) {
 	l.write([]byte("2026"), "repositories", "pushing", "_uploads", "d5c4cb5a", "startedat")
 	l.blob([]byte("nobody's"))
 	l.write([]byte("x"), "repositories", "README")
-	l.write([]byte("x"), "repositories", "UPPER", "_layers", "sha256", digest.FromString("x").Encoded(), "link")
+	l.image("UPPER", "x", "t", "u")
+	l.write([]byte("x"), "repositories", "bad-tag", "_manifests", "tags", "-x", "current", "link")
+	l.write([]byte("x"), "repositories", "bad-digest", "_layers", "md5", "0123", "link")
 
 	s := open(t, l, metadata.Config{})
 	r := s.adopt()
@@ -310,6 +314,11 @@ func TestDamage(t *testing.T) {
 		"missing-manifest@" + noManifest.Digest.String() + ": the manifest's bytes are not there",
 		"schema1:old: it points to the manifest " + schema1.Digest.String() + ", which is not there",
 		"schema1@" + schema1.Digest.String() + ": Docker schema 1 manifests are not supported",
+		"UPPER: it is not taken over: NAME_INVALID: ",
+		"bad-tag:-x: it is not taken over: TAG_INVALID: ",
+		"bad-digest: it is not taken over: DIGEST_INVALID: ",
+		"schema1: 1 blobs that no manifest references are kept for good",
+		"wrong-manifest: 1 blobs that no manifest references are kept for good",
 		"wrong-manifest:t: it points to the manifest " + wrong.Digest.String() + ", which is not there",
 		"wrong-manifest@" + wrong.Digest.String() + ": the manifest's 19 bytes have digest " + digest.FromString(`{"schemaVersion":2}`).String(),
 		"the blob " + layer("missing").Digest.String() + " that it references is not there",
@@ -327,7 +336,7 @@ func TestDamage(t *testing.T) {
 			t.Errorf("%d findings say %q", n, w)
 		}
 	}
-	if r.Problems != len(want) || r.Uploads != 1 || r.Unused != 2 { // the deleted manifest, and nobody's
+	if r.Problems != len(want) || r.Uploads != 1 || r.Kept != 2 || r.Unused != 4 { // the deleted manifest, nobody's, and those of UPPER
 		t.Errorf("%d problems, %d uploads, %d unused: %+v", r.Problems, r.Uploads, r.Unused, r.Findings)
 	}
 	for _, repository := range []string{"empty-layer-link", "empty-revision-link", "empty-tag-link", "damaged-tag-link", "unlinked-layer", "deleted",
@@ -453,39 +462,42 @@ func memoryDir(t *testing.T) string {
 	return directory
 }
 
-// away is a blob store that can't be reached for a read.
+// away is a blob store of which some can't be read.
 type away struct {
 	*filesystem.Store
 	key string
+	err error
 }
 
 func (a away) Open(ctx context.Context, key string, size int64) (io.ReadSeekCloser, error) {
 	if strings.Contains(key, a.key) {
-		return nil, storage.ErrUnavailable
+		return nil, a.err
 	}
 	return a.Store.Open(ctx, key, size)
 }
 
-// TestUnavailable ends when the blob store can't be reached: what can't be read now is not damaged.
-func TestUnavailable(t *testing.T) {
+// TestUnreadable ends when something can't be read, and goes on at the next start: what can't be read now is not damaged.
+func TestUnreadable(t *testing.T) {
 	l := newLegacy(t)
 	image := l.image("a", "x", "t")
 	for name, key := range map[string]string{
 		"manifest": image.Digest.Encoded(), "config": digest.FromString(armConfig).Encoded(), "tag": "tags/t/current/link",
 	} {
-		t.Run(name, func(t *testing.T) {
-			must(t, os.RemoveAll(l.path("adopted-by-berth.json")))
-			s := open(t, l, metadata.Config{})
-			c := s.config()
-			c.Blobs = away{s.blobs, key}
-			if r, err := adopt.Run(t.Context(), c); !errors.Is(err, storage.ErrUnavailable) {
-				t.Fatalf("%v, %v", r, err)
-			}
-			if r := s.adopt(); r.Problems > 0 {
-				t.Errorf("%+v", r)
-			}
-			s.pull("a", "t")
-		})
+		for _, problem := range []error{storage.ErrUnavailable, fs.ErrPermission, syscall.EIO} {
+			t.Run(name+" "+problem.Error(), func(t *testing.T) {
+				must(t, os.RemoveAll(l.path("adopted-by-berth.json")))
+				s := open(t, l, metadata.Config{})
+				c := s.config()
+				c.Blobs = away{s.blobs, key, problem}
+				if r, err := adopt.Run(t.Context(), c); !errors.Is(err, problem) {
+					t.Fatalf("%v, %v", r, err)
+				}
+				if r := s.adopt(); r.Problems > 0 {
+					t.Errorf("%+v", r)
+				}
+				s.pull("a", "t")
+			})
+		}
 	}
 }
 

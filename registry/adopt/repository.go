@@ -20,8 +20,10 @@ import (
 const (
 	// readers is how many files are read at once.
 	readers = 16
-	// manifestBatch and batch are how many manifests, and how many blobs and tags, are recorded in one transaction.
+	// manifestBatch, manifestBytes and batch are how many manifests, with how many bytes, and how many blobs and tags, are recorded in one
+	// transaction.
 	manifestBatch = 100
+	manifestBytes = registry.MaxManifestSize
 	batch         = 1000
 	// maxLink is how many bytes a link has at the most: a digest.
 	maxLink = 256
@@ -39,7 +41,7 @@ type repository struct {
 	revisions []revision
 	tags      []tagFile
 	there     map[digest.Digest]bool // manifests that were taken over
-	damaged   bool                   // some manifest could not be read
+	unread    bool                   // there are bytes of a manifest that could not be understood
 }
 
 // revision is a manifest and, once it was read, what it says.
@@ -80,10 +82,13 @@ func (r *repository) adopt(ctx context.Context) error {
 		return nil
 	}
 	r.a.report.Repositories++
-	for some := range slices.Chunk(r.revisions, manifestBatch) {
-		if err := r.adoptManifests(ctx, some); err != nil {
+	for rest := r.revisions; len(rest) > 0; {
+		n := r.batch(rest)
+		if err := r.adoptManifests(ctx, rest[:n]); err != nil {
 			return err
 		}
+		clear(rest[:n]) // their bodies take memory
+		rest = rest[n:]
 	}
 	if err := r.adoptRest(ctx); err != nil {
 		return err
@@ -94,6 +99,20 @@ func (r *repository) adopt(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// batch returns how many of some manifests are recorded together.
+func (r *repository) batch(some []revision) int {
+	var bytes int64
+	for i, rev := range some[:min(len(some), manifestBatch)] {
+		if s := r.a.stored[rev.digest]; s != nil {
+			bytes += s.size
+		}
+		if i > 0 && bytes > manifestBytes {
+			return i
+		}
+	}
+	return min(len(some), manifestBatch)
 }
 
 // adoptManifests takes over manifests with the blobs that they reference.
@@ -109,12 +128,13 @@ func (r *repository) adoptManifests(ctx context.Context, some []revision) error 
 	var configs []*metadata.AdoptedBlob
 	for _, rev := range some {
 		subject := r.name + "@" + rev.digest.String()
-		if s := r.a.stored[rev.digest]; s != nil {
+		s := r.a.stored[rev.digest]
+		if s != nil {
 			s.used = true
 		}
 		if rev.problem != nil {
 			r.a.find(subject, "%v", rev.problem)
-			r.damaged = true
+			r.unread = r.unread || s != nil
 			continue
 		}
 		r.there[rev.digest] = true
@@ -173,7 +193,7 @@ func adopted(d digest.Digest, s *stored) metadata.AdoptedBlob {
 // a manifest that can't be read may need them.
 func (r *repository) adoptRest(ctx context.Context) error {
 	lease := r.a.Lease
-	if r.damaged {
+	if r.unread {
 		lease = forEver
 	}
 	var rest []metadata.AdoptedBlob
@@ -191,6 +211,11 @@ func (r *repository) adoptRest(ctx context.Context) error {
 		if err := r.a.record(ctx, metadata.Adoption{Repository: r.name, Blobs: some, Lease: lease}); err != nil {
 			return err
 		}
+	}
+	if r.unread && len(rest) > 0 {
+		r.a.report.Kept += len(rest)
+		r.a.find(r.name, "%d blobs that no manifest references are kept for good, since the manifests of it that can't be read may need them; "+
+			"registry delete --repository gives their space back, with all of the repository", len(rest))
 	}
 	return nil
 }
@@ -221,24 +246,26 @@ func (r *repository) adoptTags(ctx context.Context, some []tagFile) error {
 func (r *repository) readManifest(ctx context.Context, d digest.Digest) (body []byte, m manifest.Manifest, err error) {
 	s := r.a.stored[d]
 	if s == nil {
-		return nil, m, errors.New("the manifest's bytes are not there")
+		return nil, m, damaged("the manifest's bytes are not there")
 	}
 	if body, err = read(ctx, r.a.Blobs, blobKey(d), s.size, registry.MaxManifestSize); err != nil {
 		return nil, m, err
 	}
 	if got := d.Algorithm().FromBytes(body); got != d {
-		return nil, m, fmt.Errorf("the manifest's %d bytes have digest %s", len(body), got)
+		return nil, m, damaged("the manifest's %d bytes have digest %s", len(body), got)
 	}
-	m, err = manifest.Parse("", body)
-	if n := len(m.Blobs) + len(m.Children); err == nil && n > registry.MaxReferences {
-		err = fmt.Errorf("the manifest references %d blobs and manifests: at most %d are allowed", n, registry.MaxReferences)
+	if m, err = manifest.Parse("", body); err != nil {
+		return nil, m, damaged("%v", err)
 	}
-	return body, m, err
+	if n := len(m.Blobs) + len(m.Children); n > registry.MaxReferences {
+		return nil, m, damaged("the manifest references %d blobs and manifests: at most %d are allowed", n, registry.MaxReferences)
+	}
+	return body, m, nil
 }
 
 func (r *repository) readTag(ctx context.Context, link storage.Object) (digest.Digest, error) {
 	if link.Size == 0 {
-		return "", errors.New("the tag's link is empty")
+		return "", damaged("the tag's link is empty")
 	}
 	content, err := read(ctx, r.a.Blobs, link.Key, link.Size, maxLink)
 	if err != nil {
@@ -246,7 +273,7 @@ func (r *repository) readTag(ctx context.Context, link storage.Object) (digest.D
 	}
 	d, err := registry.ParseDigest(string(content))
 	if err != nil {
-		return "", fmt.Errorf("the tag's link is damaged: %w", err)
+		return "", damaged("the tag's link is damaged: %v", err)
 	}
 	return d, nil
 }
@@ -278,10 +305,19 @@ func each[T any](ctx context.Context, all []T, fn func(context.Context, *T) erro
 	return group.Wait()
 }
 
-// fatal returns an error that has nothing to do with what is read: later it may be read.
+// damage is what the bytes say that were read.
+type damage string
+
+func (d damage) Error() string { return string(d) }
+
+func damaged(format string, args ...any) error { return damage(fmt.Sprintf(format, args...)) }
+
+// fatal returns an error unless it says something about the bytes: what can't be read now, because of permissions, a disk or a bucket, may be
+// read at the next start, which goes on.
 func fatal(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, storage.ErrUnavailable) {
-		return err
+	_, isDamage := errors.AsType[damage](err)
+	if ctx.Err() == nil && (isDamage || errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrShort)) {
+		return nil
 	}
-	return nil
+	return err
 }

@@ -136,8 +136,9 @@ func adoptBlob(ctx context.Context, t *tx, repository int64, b AdoptedBlob, leas
 		return err
 	}
 	if lease <= 0 {
+		// A try before this one may not have known that it is referenced.
 		_, err = t.exec(ctx, `INSERT INTO repository_blobs (repository, digest, leased_until) VALUES ($1, $2, 0)
-			ON CONFLICT (repository, digest) DO NOTHING`, repository, d)
+			ON CONFLICT (repository, digest) DO UPDATE SET leased_until = 0`, repository, d)
 		return err
 	}
 	n, err := t.exec(ctx, `INSERT INTO repository_blobs (repository, digest, leased_until) VALUES ($1, $2, {now} + $3)

@@ -162,6 +162,9 @@ func (s *Store) DeleteBlob(ctx context.Context, repository string, d digest.Dige
 // link makes a blob visible in a repository, under a full lease, and queues the link for the collector's review. The
 // blob has to exist. Edges of manifests that wait for it are filled.
 func (s *Store) link(ctx context.Context, t *tx, repository int64, d digest.Digest) error {
+	if err := queueReview(ctx, t, repository, d, s.config.Lease); err != nil { // first, as the collector does: both lock these rows
+		return err
+	}
 	_, err := t.exec(ctx, `
 		INSERT INTO repository_blobs (repository, digest, leased_until) VALUES ($1, $2, {now} + $3)
 		ON CONFLICT (repository, digest) DO UPDATE SET leased_until = excluded.leased_until, deleted_at = NULL`,
@@ -171,10 +174,7 @@ func (s *Store) link(ctx context.Context, t *tx, repository int64, d digest.Dige
 	}
 	_, err = t.exec(ctx, `UPDATE manifest_blobs SET linked = digest WHERE repository = $1 AND digest = $2 AND linked IS NULL`,
 		repository, sqlDigest(d))
-	if err != nil {
-		return err
-	}
-	return queueReview(ctx, t, repository, d, s.config.Lease)
+	return err
 }
 
 // queueReview has the collector look at a link after wait.

@@ -285,6 +285,9 @@ func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) err
 // repeated. What it decides upon is held by unique and foreign keys, or is the row of the upload. What neither holds are manifests that come
 // to wait for the blob meanwhile: whoever makes such an edge locks the blob's place in the collector's queue, and so does this, before
 // fill_edges looks for them (see insertBlobEdges).
+//
+// What the last line needs is done first: upload, queue, link, edges. That is the order in which the collector locks them, too. The blob is made
+// after them, and foreign keys are checked at the end. A quarantine of the blob that commits after this began counts as one that came after it.
 func (s *Store) commitAtOnce(ctx context.Context, u Upload, d digest.Digest) error {
 	c := orNone(u.Config)
 	return s.db.updateOne(ctx, func(ctx context.Context, t *tx) error {
@@ -312,18 +315,18 @@ func (s *Store) commitAtOnce(ctx context.Context, u Upload, d digest.Digest) err
 			), buried AS (
 			  INSERT INTO dead_keys (key, delete_after, died_at)
 			  SELECT $6, {now}, {now} FROM finished WHERE NOT EXISTS (SELECT 1 FROM made)
-			), linked AS (
-			  INSERT INTO repository_blobs (repository, digest, leased_until)
-			  SELECT repository, $4, {now} + $11 FROM finished
-			  ON CONFLICT (repository, digest) DO UPDATE SET leased_until = excluded.leased_until, deleted_at = NULL
-			  RETURNING repository
 			), queued AS (
 			  INSERT INTO gc_queue (repository, digest, review_after, version)
-			  SELECT repository, $4, {now} + $11, 1 FROM linked
+			  SELECT repository, $4, {now} + $11, 1 FROM finished
 			  ON CONFLICT (repository, digest) DO UPDATE SET review_after = excluded.review_after, version = gc_queue.version + 1
 			  RETURNING repository
+			), linked AS (
+			  INSERT INTO repository_blobs (repository, digest, leased_until)
+			  SELECT repository, $4, {now} + $11 FROM queued
+			  ON CONFLICT (repository, digest) DO UPDATE SET leased_until = excluded.leased_until, deleted_at = NULL
+			  RETURNING repository
 			)
-			SELECT count(*) FROM (SELECT fill_edges(repository, $4) FROM queued OFFSET 0) AS filled`,
+			SELECT count(*) FROM (SELECT fill_edges(repository, $4) FROM linked OFFSET 0) AS filled`,
 			u.ID, u.Epoch, u.Size, sqlDigest(d), finishedUploadStays.Milliseconds(), u.Key,
 			nullable(c.OS), nullable(c.Architecture), nullable(c.Variant), millis(c.Created), s.config.Lease.Milliseconds(),
 			s.config.Grace.Milliseconds(), u.Unclaimed).Scan(&finished)
