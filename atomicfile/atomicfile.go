@@ -7,6 +7,7 @@ package atomicfile
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -48,6 +49,22 @@ func WriteAll(files ...File) (err error) {
 		}
 	}
 	return nil
+}
+
+// Stream is Write for what is too large to be held: write writes it. It fails where there is something that is no regular file, such as a
+// device, and with the error of write.
+func Stream(path string, mode fs.FileMode, write func(io.Writer) error) error {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return &fs.PathError{Op: "replace", Path: path, Err: errors.New("it is no regular file")}
+	}
+	temporary, err := streamTemporary(path, mode, write)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
+	return syncDirectory(filepath.Dir(path))
 }
 
 func replace(temporary string, f File) error {
@@ -159,11 +176,18 @@ func createPlainly(path string, data []byte, mode fs.FileMode) error {
 
 // writeTemporary writes and syncs a file beside path.
 func writeTemporary(path string, data []byte, mode fs.FileMode) (string, error) {
+	return streamTemporary(path, mode, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+func streamTemporary(path string, mode fs.FileMode, write func(io.Writer) error) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), temporaryName)
 	if err != nil {
 		return "", err
 	}
-	_, err = f.Write(data)
+	err = write(f)
 	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return "", errors.Join(err, os.Remove(f.Name()))
 	}
