@@ -141,13 +141,6 @@ func (s *Store) mend(ctx context.Context, a audit, limit int) (done []Mended, er
 
 // Blobs returns up to limit blobs, quarantined ones too, in the order of their digests, beginning after last.
 func (s *Store) Blobs(ctx context.Context, last digest.Digest, limit int) (blobs []Blob, err error) {
-	scan := func(row scanner) (b Blob, err error) {
-		var d sqlDigest
-		var quarantined sql.NullInt64
-		err = row.Scan(&d, &b.Key, &b.Size, &quarantined)
-		b.Digest, b.Quarantined = digest.Digest(d), sqlTime(quarantined)
-		return b, err
-	}
 	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
 		after := []byte{}
 		if last != "" {
@@ -155,11 +148,19 @@ func (s *Store) Blobs(ctx context.Context, last digest.Digest, limit int) (blobs
 				return err
 			}
 		}
-		blobs, err = collect(ctx, t, scan,
+		blobs, err = collect(ctx, t, scanBlob,
 			`SELECT digest, key, size, quarantined_at FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $2`, after, limit)
 		return err
 	})
 	return blobs, err
+}
+
+func scanBlob(row scanner) (b Blob, err error) {
+	var d sqlDigest
+	var quarantined sql.NullInt64
+	err = row.Scan(&d, &b.Key, &b.Size, &quarantined)
+	b.Digest, b.Quarantined = digest.Digest(d), sqlTime(quarantined)
+	return b, err
 }
 
 // KeyUse says what a key is used for.

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // BackupPrefix begins the names of all snapshots, which are keys of the blob store: a restore finds them without any facts.
@@ -38,21 +41,103 @@ func (s *Store) StartBackup(ctx context.Context) (name string, err error) {
 	return name, err
 }
 
-// WriteSnapshot writes the facts as they are at one moment into a new file. Others go on reading and writing meanwhile. It fails with
-// ErrNoSnapshots.
-func (s *Store) WriteSnapshot(ctx context.Context, path string) error {
+// WriteSnapshot writes the facts as they are at one moment into a new file, except for the settings of the names in without, of which
+// no trace is in the file. Others go on reading and writing meanwhile. It fails with ErrNoSnapshots.
+func (s *Store) WriteSnapshot(ctx context.Context, path string, without ...string) error {
 	if s.db.shared() {
 		return ErrNoSnapshots
 	}
-	if err := makePrivate(path); err != nil {
+	if err := copyDatabase(ctx, s.config.Path, path); err != nil {
 		return err
 	}
-	db, err := connectSQLite(Config{Path: s.config.Path}, "busy_timeout(10000)") // those that only read may not write a copy either
+	there, err := countSettings(ctx, path, without)
+	if err != nil || there == 0 {
+		return err
+	}
+	return omitSettings(ctx, path, without)
+}
+
+// copyDatabase writes a database as it is at one moment into a new file.
+func copyDatabase(ctx context.Context, from, to string) error {
+	if err := makePrivate(to); err != nil {
+		return err
+	}
+	db, err := connectSQLite(Config{Path: from}, "busy_timeout(10000)") // those that only read may not write a copy either
 	if err != nil {
 		return err
 	}
-	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, path)
+	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, to)
 	return classify(errors.Join(err, db.Close()))
+}
+
+func countSettings(ctx context.Context, path string, names []string) (n int, err error) {
+	db, err := connectSQLite(Config{Path: path}, "query_only(1)")
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range names {
+		var one int
+		err = errors.Join(err, db.QueryRowContext(ctx, `SELECT count(*) FROM settings WHERE name = ?`, name).Scan(&one))
+		n += one
+	}
+	return n, classify(errors.Join(err, db.Close()))
+}
+
+// omitSettings makes the database at path anew without some settings: pages of a file keep bytes of what was deleted from it.
+func omitSettings(ctx context.Context, path string, names []string) (err error) {
+	directory, err := os.MkdirTemp(filepath.Dir(path), ".whole-*") // for its owner only
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(directory)) }()
+	whole := filepath.Join(directory, "metadata.sqlite")
+	if err := os.Rename(path, whole); err != nil {
+		return err
+	}
+	db, err := connectSQLite(Config{Path: whole})
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		_, failed := db.ExecContext(ctx, `DELETE FROM settings WHERE name = ?`, name)
+		err = errors.Join(err, failed)
+	}
+	if err := classify(errors.Join(err, db.Close())); err != nil {
+		return err
+	}
+	return copyDatabase(ctx, whole, path)
+}
+
+// SnapshotBlobs calls fn for each blob that a snapshot names and that was not quarantined, in the order of Blobs, and stops at its first error.
+func SnapshotBlobs(ctx context.Context, path string, fn func(Blob) error) (err error) {
+	db, err := connectSQLite(Config{Path: path}, "query_only(1)")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	quarantined := `quarantined_at`
+	err = db.QueryRowContext(ctx, `SELECT name FROM pragma_table_info('blobs') WHERE name = ?`, quarantined).Scan(&quarantined)
+	if errors.Is(err, sql.ErrNoRows) { // an older schema
+		quarantined, err = `NULL`, nil
+	}
+	if err != nil {
+		return classify(err)
+	}
+	rows, err := db.QueryContext(ctx, `SELECT digest, key, size, `+quarantined+` AS since FROM blobs WHERE since IS NULL ORDER BY digest`)
+	if err != nil {
+		return classify(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		b, err := scanBlob(rows)
+		if err == nil {
+			err = fn(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return classify(rows.Err())
 }
 
 // FinishBackup records that a snapshot is whole and durable, with so many bytes.
@@ -68,10 +153,9 @@ func (s *Store) FinishBackup(ctx context.Context, name string, size int64) error
 
 // AdoptBackup records a snapshot that was found in the blob store. Its name says when it was made.
 func (s *Store) AdoptBackup(ctx context.Context, name string, size int64) error {
-	text, _, _ := strings.Cut(strings.TrimPrefix(name, BackupPrefix), "-")
-	at, err := time.Parse(backupTime, text)
+	at, err := backupStarted(name)
 	if err != nil {
-		return fmt.Errorf("%s is not the name of a snapshot", name)
+		return err
 	}
 	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
 		_, err := t.exec(ctx, `
@@ -80,6 +164,21 @@ func (s *Store) AdoptBackup(ctx context.Context, name string, size int64) error 
 			name, at.Add(-time.Minute).UnixMilli(), at.Add(time.Hour).UnixMilli(), size) // it may have taken so long, and clocks differ
 		return err
 	})
+}
+
+// IsBackupName reports whether snapshots have such names, with BackupPrefix or without.
+func IsBackupName(name string) bool {
+	_, err := backupStarted(name)
+	return err == nil && !strings.Contains(strings.TrimPrefix(name, BackupPrefix), "/")
+}
+
+func backupStarted(name string) (time.Time, error) {
+	text, _, ok := strings.Cut(strings.TrimPrefix(name, BackupPrefix), "-")
+	at, err := time.Parse(backupTime, text)
+	if err != nil || !ok {
+		return at, fmt.Errorf("%s is not the name of a snapshot", name)
+	}
+	return at, nil
 }
 
 // ForgetBackup removes a snapshot's row. Its object has to be gone.
@@ -118,12 +217,38 @@ func (s *Store) EndUploads(ctx context.Context) (ended int64, err error) {
 	return ended, err
 }
 
+// MoveBlob gives a blob another key, that nothing was ever written under, and returns it. The old one is no row's afterwards. It fails
+// with ErrNotFound.
+func (s *Store) MoveBlob(ctx context.Context, d digest.Digest) (key string, err error) {
+	if err := s.openKeys(ctx); err != nil {
+		return "", err
+	}
+	err = s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+		key = s.keys.next()
+		n, err := t.exec(ctx, `UPDATE blobs SET key = $2 WHERE digest = $1`, sqlDigest(d), key)
+		if err == nil && n == 0 {
+			err = ErrNotFound
+		}
+		return err
+	})
+	return key, err
+}
+
+// foreign are queries that count what no snapshot has: whoever opens one that does would run it, or read and delete files of other kinds.
+var foreign = map[string]string{
+	"it has triggers or views": `SELECT count(*) FROM sqlite_schema WHERE type IN ('trigger', 'view')`,
+	"it has keys that are no blob's": `SELECT count(*) FROM (
+		SELECT key FROM blobs UNION ALL SELECT key FROM dead_keys UNION ALL SELECT prefix FROM generations
+		UNION ALL SELECT key FROM uploads WHERE key IS NOT NULL UNION ALL SELECT spare FROM uploads WHERE spare IS NOT NULL) 
+		WHERE key NOT GLOB '` + BlobPrefix + `?*' AND key NOT GLOB '` + AdoptedPrefix + `blobs/?*/data'`,
+}
+
 // CheckSnapshot fails unless a file is a whole SQLite database with facts.
 func CheckSnapshot(ctx context.Context, path string) error {
 	if _, err := os.Stat(path); err != nil {
 		return err
 	}
-	db, err := connectSQLite(Config{Path: path}, "query_only(1)")
+	db, err := connectSQLite(Config{Path: path}, "query_only(1)", "trusted_schema(0)")
 	if err != nil {
 		return err
 	}
@@ -138,6 +263,15 @@ func CheckSnapshot(ctx context.Context, path string) error {
 	var repositories int64
 	if err := db.QueryRowContext(ctx, `SELECT count(*) FROM repositories`).Scan(&repositories); err != nil {
 		return fmt.Errorf("it has no facts of a registry: %w", err)
+	}
+	for what, query := range foreign {
+		var n int64
+		if err := db.QueryRowContext(ctx, query).Scan(&n); err != nil {
+			return fmt.Errorf("it has no facts of a registry: %w", err)
+		}
+		if n > 0 {
+			return fmt.Errorf("it is no registry's: %s", what)
+		}
 	}
 	return nil
 }

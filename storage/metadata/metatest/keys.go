@@ -1,6 +1,7 @@
 package metatest
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ func keyTests() suite {
 		{"Dead", testDeadKeys},
 		{"Forget", testForgetKeys},
 		{"Kept", testKeptKeys},
+		{"Move", testMoveBlob},
 		{"BuryOrphans", testBuryOrphans},
 		{"Generations", testGenerations},
 		{"WrittenUploads", testWrittenUploads},
@@ -127,6 +129,21 @@ func testKeptKeys(t *testing.T, f *fixture) {
 	claim(canceled) // of one that was found it is not known how long it took
 	if f.AdoptBackup(t.Context(), metadata.BackupPrefix+"something", 1) == nil {
 		t.Error("something is adopted as a snapshot")
+	}
+}
+
+func testMoveBlob(t *testing.T, f *fixture) {
+	old := f.push(t, "a", blob(1))
+	key, err := f.MoveBlob(t.Context(), blob(1))
+	must(t, err)
+	b, err := f.Blob(t.Context(), "a", blob(1))
+	must(t, err)
+	wantEqual(t, "the blob", b, metadata.Blob{Digest: blob(1), Key: key, Size: blobSize})
+	if uses, err := f.KeyUses(t.Context(), []string{old}); key == old || len(uses) > 0 || err != nil {
+		t.Errorf("from %s to %s: %+v, %v", old, key, uses, err)
+	}
+	if _, err := f.MoveBlob(t.Context(), blob(2)); !errors.Is(err, metadata.ErrNotFound) {
+		t.Errorf("a blob that is not there: %v", err)
 	}
 }
 
