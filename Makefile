@@ -103,7 +103,7 @@ scale: ## Test the metadata with a million manifests, in SQLite and in PostgreSQ
 fuzz: ## Fuzz each target for FUZZTIME (10s)
 	for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$package; \
 		done; \
 	done
 
