@@ -96,7 +96,7 @@ func TestRestore(t *testing.T) {
 	}
 	out := b.do("restore", "--from", list[len(list)-1].Name)
 	t.Log(out)
-	if !strings.Contains(out, "1 objects are not in the snapshot") || !strings.Contains(out, ": 0 findings") {
+	if !strings.Contains(out, "1 objects are not in the backup") || !strings.Contains(out, ": 0 findings") {
 		t.Error("that is not what was to be restored")
 	}
 	b.restart()

@@ -227,13 +227,19 @@ func refuseForgotten(path, directory string) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return nil // it is there, or whoever opens it says what is wrong
 	}
-	if holdsEntries(filepath.Join(directory, "blobs")) {
-		return fmt.Errorf("%s holds blobs, but their metadata is not at %s: set metadata.sqlite.path to where it is, or restore it", directory, path)
+	if holdsFiles(filepath.Join(directory, "blobs")) {
+		return fmt.Errorf("%s holds blobs, but their metadata is not at %s: set metadata.sqlite.path to where it is, or bring it back with registry restore", directory, path)
 	}
 	return nil
 }
 
-func holdsEntries(directory string) bool {
-	entries, err := os.ReadDir(directory)
-	return err == nil && len(entries) > 0
+// holdsFiles reports whether there is a file somewhere below a directory: blobs that were deleted leave directories.
+func holdsFiles(directory string) bool {
+	errFound := errors.New("found")
+	return errors.Is(filepath.WalkDir(directory, func(_ string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			return errFound
+		}
+		return err
+	}), errFound)
 }

@@ -27,6 +27,9 @@ const (
 // authoritySetting is the name under which servers of one database keep the CA that signs their certificates.
 const authoritySetting = "tls-authority"
 
+// secretSettings are the names of settings that are keys: no snapshot has them.
+func secretSettings() []string { return []string{tokenKeysSetting, authoritySetting} }
+
 // shareAuthority has all servers of a PostgreSQL database sign with one CA.
 func shareAuthority(ctx context.Context, c *config.Config, s *stores, log *slog.Logger) error {
 	if c.Metadata.Postgres.DSN == "" {

@@ -1,10 +1,15 @@
-// Package backup keeps snapshots of the facts in the blob store, and brings one back.
+// Package backup keeps snapshots of the facts in the blob store, writes them to files together with the blobs, and brings them back.
 //
 // A snapshot is the SQLite database as it was at one moment, compressed, under a key that begins with metadata.BackupPrefix, so that
 // it is found without any facts. While it is kept, the bytes of all blobs that it names are too, whatever is deleted meanwhile. One counts
 // once it is whole and durable; what a crash left of others is removed. The oldest goes only after a newer one counts.
 //
-// It fails with the errors of packages metadata and storage. A snapshot that is damaged is noticed when it is fetched.
+// A file (Export, Reader) has the database, and, when that is asked for, exactly the blobs that it names, and keys. While it is written the
+// bytes of those blobs stay, as if it were a snapshot that is kept. No key is in a snapshot, nor in a file that was not asked to have them.
+// A file says of all that is in it what its checksums are, but not who wrote it: whoever can change files can make others.
+//
+// It fails with the errors of packages metadata and storage, and with ErrDamaged. A snapshot or file that is damaged is noticed when
+// it is read, before it replaces anything.
 package backup
 
 import (
@@ -15,9 +20,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,23 +35,33 @@ import (
 // retry is how long it takes until another try after one that failed.
 const retry = 10 * time.Minute
 
-// Config is what a Keeper works on. All but Log have to be set.
+// Config is what a Keeper works on. Metadata, Blobs, Directory and Keep have to be set.
 type Config struct {
 	Metadata *metadata.Store
 	Blobs    storage.Blobs
-	// Directory is where a snapshot is written before it is sent: it needs as much space as the database takes.
+	// Directory is where a snapshot is written before it is sent: it needs as much space as the database takes, and for a file that
+	// much again, compressed.
 	Directory string
-	// Interval is the time between snapshots, and Keep how many are kept.
+	// Interval is the time between snapshots, zero takes none, and Keep is how many are kept.
 	Interval time.Duration
 	Keep     int
+	// Secrets are the names of settings that are keys.
+	Secrets []string
+	// Keys reads the keys that are files.
+	Keys func() ([]Key, error)
+	// Version is the program's, for people who look into a file.
+	Version string
 	// Log may be nil.
 	Log *slog.Logger
 }
 
-// Keeper takes snapshots. Make it with New.
+// Keeper takes snapshots. Make it with New. There is one for a database at a time.
 type Keeper struct {
 	config Config
-	taking sync.Mutex // held while one is taken
+	taking sync.Mutex // held while one is taken for the blob store
+
+	mu      sync.Mutex
+	running map[string]bool // names of snapshots that are being taken, or written to a file
 }
 
 // New returns a Keeper, which does nothing until it is asked.
@@ -52,23 +69,21 @@ func New(c Config) *Keeper {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Keeper{config: c}
+	return &Keeper{config: c, running: make(map[string]bool)}
 }
 
-// Run takes a snapshot at every interval, counted from the last one that there is, until ctx ends.
+// Run removes what a crash left, and takes a snapshot at every interval, counted from the last one that there is, until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
 	for {
-		wait, err := k.wait(ctx)
-		if err == nil && wait <= 0 {
-			if _, err = k.Take(ctx); err == nil {
-				continue
-			}
-		}
+		wait, err := k.next(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
 				k.config.Log.Error("no snapshot was taken, the next try is soon", "error", err, "wait", retry)
 			}
 			wait = retry
+		}
+		if wait == never {
+			return
 		}
 		select {
 		case <-ctx.Done():
@@ -76,6 +91,25 @@ func (k *Keeper) Run(ctx context.Context) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// never is the time until nothing.
+const never time.Duration = -1
+
+// next does what there is to do now, and returns how long it is until there may be more.
+func (k *Keeper) next(ctx context.Context) (time.Duration, error) {
+	if err := k.sweep(ctx); err != nil {
+		return 0, err
+	}
+	if k.config.Interval <= 0 {
+		return never, nil
+	}
+	wait, err := k.wait(ctx)
+	if err != nil || wait > 0 {
+		return wait, err
+	}
+	_, err = k.Take(ctx)
+	return 0, err
 }
 
 // wait returns how long it is until the next snapshot.
@@ -109,20 +143,23 @@ func (k *Keeper) Take(ctx context.Context) (b metadata.Backup, err error) {
 }
 
 func (k *Keeper) take(ctx context.Context) (b metadata.Backup, err error) {
-	if err := k.clean(); err != nil {
-		return b, err
-	}
-	name, err := k.config.Metadata.StartBackup(ctx)
+	k.tidy(ctx)
+	name, err := k.begin(ctx)
 	if err != nil {
 		return b, err
 	}
-	file := filepath.Join(k.config.Directory, temporary+filepath.Base(name))
+	defer k.end(name)
+	directory := k.directory(name)
 	defer func() {
-		if err = errors.Join(err, removeIfThere(file)); err != nil {
+		if err = errors.Join(err, os.RemoveAll(directory)); err != nil {
 			err = errors.Join(err, k.remove(context.WithoutCancel(ctx), name)) // else it keeps the bytes of what is deleted
 		}
 	}()
-	if err := k.config.Metadata.WriteSnapshot(ctx, file); err != nil {
+	if err := os.Mkdir(directory, 0o700); err != nil {
+		return b, err
+	}
+	file := filepath.Join(directory, "metadata.sqlite")
+	if err := k.config.Metadata.WriteSnapshot(ctx, file, k.config.Secrets...); err != nil {
 		return b, err
 	}
 	size, err := k.send(ctx, name, file)
@@ -135,23 +172,67 @@ func (k *Keeper) take(ctx context.Context) (b metadata.Backup, err error) {
 	return metadata.Backup{Name: name, Size: size}, nil
 }
 
-// temporary begins the names of files that are being sent or fetched.
+// begin has the bytes of all blobs stay that a snapshot which is taken from now on names, until its row is finished or removed.
+func (k *Keeper) begin(ctx context.Context) (name string, err error) {
+	k.mu.Lock() // a row that nobody is at is one that a crash left
+	defer k.mu.Unlock()
+	if name, err = k.config.Metadata.StartBackup(ctx); err == nil {
+		k.running[name] = true
+	}
+	return name, err
+}
+
+func (k *Keeper) end(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.running, name)
+}
+
+// temporary begins the names of directories where snapshots are that are being written, and of files that are being fetched.
 const temporary = ".snapshot-"
 
-// clean removes what a crash left in the directory.
-func (k *Keeper) clean() error {
-	left, err := filepath.Glob(filepath.Join(k.config.Directory, temporary+"*"))
-	for _, file := range left {
-		err = errors.Join(err, removeIfThere(file))
+func (k *Keeper) directory(name string) string {
+	return filepath.Join(k.config.Directory, temporary+filepath.Base(name))
+}
+
+// tidy is sweep, for who goes on without.
+func (k *Keeper) tidy(ctx context.Context) {
+	if err := k.sweep(ctx); err != nil && ctx.Err() == nil {
+		k.config.Log.Warn("what is left of backups that were cut off stays, the next one tries again", "error", err)
+	}
+}
+
+// sweep removes what is left of snapshots that a crash cut off: else bytes of deleted blobs would stay for them. Objects go before their
+// rows.
+func (k *Keeper) sweep(ctx context.Context) error {
+	left, err := filepath.Glob(filepath.Join(k.config.Directory, temporary+"*")) // before those that are running are looked at
+	if err != nil {
+		return err
+	}
+	rows, running, err := k.rows(ctx)
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		name := metadata.BackupPrefix + strings.TrimPrefix(filepath.Base(path), temporary)
+		if !running[name] {
+			err = errors.Join(err, os.RemoveAll(path))
+		}
+	}
+	for _, b := range rows {
+		if b.Finished.IsZero() && !running[b.Name] {
+			err = errors.Join(err, k.remove(ctx, b.Name))
+		}
 	}
 	return err
 }
 
-func removeIfThere(file string) error {
-	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
+// rows returns all rows, and the names of those at which somebody was then.
+func (k *Keeper) rows(ctx context.Context) ([]metadata.Backup, map[string]bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all, err := k.config.Metadata.Backups(ctx)
+	return all, maps.Clone(k.running), err
 }
 
 // send stores a file in the blob store, compressed, and returns how many bytes that takes.
@@ -193,7 +274,7 @@ func (r reader) Read(p []byte) (int, error) {
 	return r.Reader.Read(p)
 }
 
-// prune removes the snapshots that are not whole, and the oldest of the others but for Keep. The object goes before its row.
+// prune removes the oldest snapshots but for Keep. The object goes before its row.
 func (k *Keeper) prune(ctx context.Context) error {
 	all, err := k.config.Metadata.Backups(ctx)
 	if err != nil {
@@ -201,10 +282,11 @@ func (k *Keeper) prune(ctx context.Context) error {
 	}
 	whole := 0
 	for _, b := range slices.Backward(all) {
-		if !b.Finished.IsZero() {
-			if whole++; whole <= k.config.Keep {
-				continue
-			}
+		if b.Finished.IsZero() {
+			continue
+		}
+		if whole++; whole <= k.config.Keep {
+			continue
 		}
 		if err := k.remove(ctx, b.Name); err != nil {
 			return err
@@ -219,6 +301,13 @@ func (k *Keeper) remove(ctx context.Context, name string) error {
 	}
 	if err := k.config.Metadata.ForgetBackup(ctx, name); err != nil {
 		return fmt.Errorf("remove snapshot %s: %w", name, err)
+	}
+	return nil
+}
+
+func removeIfThere(file string) error {
+	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }
