@@ -67,6 +67,14 @@ func Stream(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	return syncDirectory(filepath.Dir(path))
 }
 
+// Rename is os.Rename of a file that was synced, within a directory. It survives a power loss.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncDirectory(filepath.Dir(to))
+}
+
 func replace(temporary string, f File) error {
 	err := os.Rename(temporary, f.Path)
 	if errors.Is(err, syscall.EBUSY) {

@@ -42,11 +42,12 @@ func (k keyFiles) path(name string) (string, error) {
 // read returns the files that there are.
 func (k keyFiles) read() (keys []backup.Key, err error) {
 	names := []string{tokenKeys, initialPasswordFile}
-	err = filepath.WalkDir(k.certificates, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() || strings.HasPrefix(entry.Name(), ".") { // not whole yet
+	root := k.certificates + string(filepath.Separator) // which may be a link
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || strings.HasPrefix(entry.Name(), ".") { // not whole yet
 			return err
 		}
-		rest, err := filepath.Rel(k.certificates, path)
+		rest, err := filepath.Rel(root, path)
 		names = append(names, tlsKeys+filepath.ToSlash(rest))
 		return err
 	})
@@ -72,6 +73,9 @@ func (k keyFiles) readOne(name string) (key backup.Key, err error) {
 		return key, err
 	}
 	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", path)
+	}
 	if err != nil {
 		return key, err
 	}

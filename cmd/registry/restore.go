@@ -269,7 +269,7 @@ func (s streams) putInPlace(
 	if aside, err = moveAside(t.path); err != nil {
 		return "", err
 	}
-	return aside, os.Rename(fetched, t.path)
+	return aside, atomicfile.Rename(fetched, t.path)
 }
 
 // keys returns what has to be written to bring the keys back.

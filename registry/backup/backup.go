@@ -78,7 +78,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		wait, err := k.next(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				k.config.Log.Error("no snapshot was taken, the next try is soon", "error", err, "wait", retry)
+				k.config.Log.Error("no snapshot was taken, or what a crash left of one stays; the next try is soon", "error", err, "wait", retry)
 			}
 			wait = retry
 		}

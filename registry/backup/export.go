@@ -132,6 +132,9 @@ func (e *Export) takeKeys() (err error) {
 		return err
 	}
 	for _, k := range e.keys {
+		if len(k.Data) > maxKey {
+			return fmt.Errorf("%s has %d bytes, and keys at most %d: move it elsewhere", k.Name, len(k.Data), maxKey)
+		}
 		sum := sha256.Sum256(k.Data)
 		e.Manifest.Keys = append(e.Manifest.Keys, Part{keyEntries + k.Name, int64(len(k.Data)), hex.EncodeToString(sum[:])})
 	}

@@ -36,7 +36,7 @@ const (
 
 	maxManifest = 1 << 20 // bytes
 	maxKeys     = 1000
-	maxKey      = 1 << 20 // bytes
+	maxKey      = 256 << 10 // bytes
 )
 
 // ErrDamaged says that a file is no whole backup.
