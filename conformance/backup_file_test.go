@@ -103,6 +103,7 @@ func testBackupFile(t *testing.T, from, to stores) {
 		t.Fatal(err)
 	}
 	book.blobStored(repository, large.Digest(), large)
+	b.do("backup") // a snapshot of the blob store here, which is not where the file is brought back
 	pushing, stop := context.WithCancel(ctx)
 	others := newLedger()
 	finish := work(pushing, stop, hire(b, others, 1, false))
@@ -141,8 +142,8 @@ func testBackupFile(t *testing.T, from, to stores) {
 	}
 	time.Sleep(3 * time.Second) // the grace is over, and the reaper came many times
 	b.do("garbage-collect")
-	if n := b.backups(); n != 1 {
-		t.Errorf("%d backups are being made", n)
+	if n := b.backups(); n != 2 {
+		t.Errorf("%d backups are kept or being made", n)
 	}
 	if _, err := io.Copy(out, pipe); err != nil {
 		t.Fatal(err)
@@ -155,7 +156,7 @@ func testBackupFile(t *testing.T, from, to stores) {
 		t.Error(err)
 	}
 	b.fsck("--rehash")
-	if n := b.backups(); n != 0 {
+	if n := b.backups(); n != 1 {
 		t.Errorf("%d backups are kept", n)
 	}
 	b.stop()
@@ -164,6 +165,9 @@ func testBackupFile(t *testing.T, from, to stores) {
 	restored := elsewhere(t, options{root: other, env: to.env(other)})
 	if said := restored.do("restore", "--from", out.Name()); !strings.Contains(said, ": 0 findings") {
 		t.Error(said)
+	}
+	if n := restored.backups(); n != 0 {
+		t.Errorf("%d backups are kept that are not there", n)
 	}
 	restored.restart()
 	t.Cleanup(restored.Kill)

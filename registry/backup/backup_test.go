@@ -401,7 +401,7 @@ func TestOccupied(t *testing.T) {
 	restored.check(t)
 	for path, content := range there {
 		if got, err := os.ReadFile(path); err != nil || string(got) != content {
-			t.Errorf("%s: %q, %v", path, got, err)
+			t.Errorf("%s: %.20q, %v", path, got, err)
 		}
 	}
 	if after, err := os.Stat(restored.path(t, digest.FromString("one"))); err != nil || !os.SameFile(before, after) {
@@ -418,7 +418,7 @@ func TestOccupied(t *testing.T) {
 	}
 	for _, name := range files(t, directory) {
 		if got, err := os.ReadFile(directory + name); err != nil || there[directory+name] != string(got) {
-			t.Errorf("%s: %q, %v", name, got, err)
+			t.Errorf("%s: %.20q, %v", name, got, err)
 		}
 	}
 	if n := len(files(t, directory)); n != len(there) {
