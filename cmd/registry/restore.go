@@ -214,8 +214,8 @@ type target struct {
 	says      io.Writer
 }
 
-// bringBack puts the database of a backup in place, in order with what is in the blob store then, and its keys. Until all of it is known to be good
-// nothing has changed.
+// bringBack puts the database of a backup in place, in order with what is in the blob store then, and its keys. Until all of it is known
+// to be good nothing has changed.
 func (s streams) bringBack(ctx context.Context, t target, from origin) (err error) {
 	if err := os.MkdirAll(filepath.Dir(t.path), 0o700); err != nil {
 		return err
@@ -255,7 +255,7 @@ func (s streams) putInPlace(
 ) (aside string, err error) {
 	if from.file != nil {
 		defer func() {
-			if err != nil {
+			if _, gone := os.Stat(fetched); err != nil && gone == nil { // else the blobs are those of the database that is in place
 				err = errors.Join(err, from.file.Discard(context.WithoutCancel(ctx), t.blobs))
 			}
 		}()
