@@ -284,6 +284,43 @@ func TestBackupKilled(t *testing.T) {
 	b.fsck("--rehash")
 }
 
+// TestRestoreKilled kills a restore in the middle, and begins again.
+func TestRestoreKilled(t *testing.T) {
+	t.Parallel()
+	b := start(t, options{})
+	book, file := b.images("app", 5), filepath.Join(t.TempDir(), "backup.tar")
+	b.do("backup", "--with-blobs", "--to", file)
+	s3, root := s3test.Start(t, s3test.Versity), t.TempDir()
+	p := s3test.NewProxy(t, s3)
+	restored := elsewhere(t, options{root: root, env: bucket(t, s3, p, root)})
+	for range 3 {
+		cmd := restored.command("restore", "--from", file)
+		p.Fail("PutObject", s3test.None, 2)
+		p.Fail("PutObject", s3test.Held, 1)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		p.Arrived()
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // it was killed
+		p.Release()
+		if out, err := restored.try("serve"); err == nil || !strings.Contains(out, "registry restore") {
+			t.Errorf("a registry starts on half of its blobs: %v %s", err, out)
+		}
+	}
+	if out := restored.do("restore", "--from", file); !strings.Contains(out, ": 0 findings") {
+		t.Error(out)
+	}
+	restored.restart()
+	t.Cleanup(restored.Kill)
+	for _, err := range book.verify(t.Context(), restored.client()) {
+		t.Error(err)
+	}
+	restored.fsck("--rehash")
+}
+
 // TestBackupDiskFull has no space for the file, for the snapshot, and for what is restored.
 func TestBackupDiskFull(t *testing.T) {
 	t.Parallel()
