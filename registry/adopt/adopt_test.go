@@ -412,9 +412,16 @@ func TestInterrupted(t *testing.T) {
 		l.layer("b", "unreferenced")
 		return l
 	}
+	template := filepath.Join(t.TempDir(), "metadata.sqlite") // whose migrations are not what this is about
+	migrated, err := metadata.Open(t.Context(), metadata.Config{Path: template})
+	must(t, err)
+	must(t, migrated.Close())
+	empty, err := os.ReadFile(template)
+	must(t, err)
 	storagetest.Sweep(t, func(t *testing.T, f *storagetest.Faults) {
 		l := build(t)
 		path := filepath.Join(memoryDir(t), "metadata.sqlite")
+		must(t, os.WriteFile(path, empty, 0o600))
 		var report *adopt.Report
 		for try := 0; report == nil; try++ {
 			facts, err := metadata.Open(t.Context(), metadata.Config{Path: path, Wrap: metatest.Faults{Faults: f}.Wrap})

@@ -125,7 +125,7 @@ func (r *repository) adoptManifests(ctx context.Context, some []revision) error 
 		return err
 	}
 	part := metadata.Adoption{Repository: r.name}
-	var configs []*metadata.AdoptedBlob
+	isConfig := make(map[digest.Digest]bool)
 	for _, rev := range some {
 		subject := r.name + "@" + rev.digest.String()
 		s := r.a.stored[rev.digest]
@@ -143,13 +143,15 @@ func (r *repository) adoptManifests(ctx context.Context, some []revision) error 
 		optional(facts.Blobs)
 		optional(facts.Children)
 		part.Manifests = append(part.Manifests, metadata.AdoptedManifest{NewManifest: facts, Pushed: rev.pushed})
+		isConfig[facts.Config] = true
 	}
-	for _, m := range part.Manifests {
-		if i := slices.IndexFunc(part.Blobs, func(b metadata.AdoptedBlob) bool { return b.Digest == m.Config }); i >= 0 {
-			configs = append(configs, &part.Blobs[i])
+	err = each(ctx, part.Blobs, func(ctx context.Context, b *metadata.AdoptedBlob) error {
+		if !isConfig[b.Digest] {
+			return nil
 		}
-	}
-	if err := r.readConfigs(ctx, configs); err != nil {
+		return r.readConfig(ctx, b)
+	})
+	if err != nil {
 		return err
 	}
 	return r.a.record(ctx, part)
@@ -278,21 +280,19 @@ func (r *repository) readTag(ctx context.Context, link storage.Object) (digest.D
 	return d, nil
 }
 
-// readConfigs finds out which images run where. A config that can't be read leaves that open.
-func (r *repository) readConfigs(ctx context.Context, configs []*metadata.AdoptedBlob) error {
-	return each(ctx, configs, func(ctx context.Context, b **metadata.AdoptedBlob) error {
-		if (*b).Size > maxConfig {
-			return nil
-		}
-		content, err := read(ctx, r.a.Blobs, (*b).Key, (*b).Size, maxConfig)
-		if err != nil {
-			return fatal(ctx, err)
-		}
-		if c, ok := manifest.ParseConfig(content); ok {
-			(*b).Config = &metadata.ImageConfig{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant, Created: c.Created}
-		}
+// readConfig finds out what an image runs on. A config that can't be read leaves that open.
+func (r *repository) readConfig(ctx context.Context, b *metadata.AdoptedBlob) error {
+	if b.Size > maxConfig {
 		return nil
-	})
+	}
+	content, err := read(ctx, r.a.Blobs, b.Key, b.Size, maxConfig)
+	if err != nil {
+		return fatal(ctx, err)
+	}
+	if c, ok := manifest.ParseConfig(content); ok {
+		b.Config = &metadata.ImageConfig{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant, Created: c.Created}
+	}
+	return nil
 }
 
 // each calls fn for all of a list, several at once.
