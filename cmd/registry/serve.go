@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -37,8 +36,6 @@ const (
 	maxFrame = 64 << 10 // bytes
 	// maxWindow is what a client may send ahead over HTTP/2 while its upload waits, for memory or the disk.
 	maxWindow = 512 << 10 // bytes
-	// garbageRoom is in the heap and never touched, so that it takes no memory and has the collector come half as much later.
-	garbageRoom = 32 << 20 // bytes
 	// cutOffTimeout is how long requests have to notice that their connection is gone.
 	cutOffTimeout = 10 * time.Second
 )
@@ -87,10 +84,7 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) (err error) {
 	log := reload.log
 	if _, chosen := os.LookupEnv("GOGC"); c.Storage.Driver == "s3" && !chosen {
-		// storage.s3.memory is what uploads may hold: garbage is not to double what they need beside it. But while that is little, it may have
-		// some room: collecting it would take a fifth of the time of small pushes.
-		debug.SetGCPercent(50)
-		defer runtime.KeepAlive(make([]byte, garbageRoom))
+		debug.SetGCPercent(50) // storage.s3.memory is what uploads may hold: garbage is not to double what they need beside it
 	}
 	stores, err := openStores(ctx, c, s.environ, lockWait, log)
 	if err != nil {
