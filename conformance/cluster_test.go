@@ -76,6 +76,11 @@ func (c *cluster) run(o options, change func(*server.Config)) *berth {
 	c.t.Cleanup(func() {
 		b.Kill()
 		if c.t.Failed() {
+			for line := range strings.Lines(log.String()) {
+				if strings.Contains(line, "level=ERROR") {
+					c.t.Log(line)
+				}
+			}
 			c.t.Logf("a server printed at last:\n%s", b.Printed())
 		}
 	})
