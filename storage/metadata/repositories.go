@@ -9,8 +9,8 @@ import (
 // makeRepository returns the id of a repository, made if missing.
 func makeRepository(ctx context.Context, t *tx, name string) (int64, error) {
 	id, err := repositoryID(ctx, t, name)
-	if err == nil {
-		return id, nil
+	if err != ErrNotFound {
+		return id, err
 	}
 	if _, err := t.exec(ctx, `
 		INSERT INTO repositories (name, created_at) VALUES ($1, {now}) ON CONFLICT (name) DO NOTHING`, name); err != nil {

@@ -21,6 +21,9 @@ import (
 // fail.
 type Faults struct {
 	*storagetest.Faults
+	// Conflicts is for PostgreSQL: queries are numbered too, connections and begins are not, and the call that is refused fails as one that
+	// could not be serialized, so that its transaction takes no further statement.
+	Conflicts bool
 }
 
 // Wrap returns c with faults.
@@ -33,6 +36,13 @@ type connector struct {
 
 // Connect implements driver.Connector.
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
+	if c.faults.Conflicts {
+		made, err := c.Connector.Connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return conn{made, c.faults}, nil
+	}
 	var made driver.Conn
 	err := c.faults.Do("CONNECT", func() (err error) {
 		made, err = c.Connector.Connect(ctx)
@@ -59,19 +69,19 @@ func (c conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, er
 	if err != nil {
 		return nil, err
 	}
-	return stmt{made, c.faults, query}, nil
+	return stmt{made, c, query}, nil
 }
 
 // ExecContext implements driver.ExecerContext.
 func (c conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	return c.faults.exec(query, func() (driver.Result, error) {
+	return c.exec(ctx, query, func() (driver.Result, error) {
 		return c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
 	})
 }
 
 // QueryContext implements driver.QueryerContext.
 func (c conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	return c.faults.query(query, func() (driver.Rows, error) {
+	return c.query(ctx, query, func() (driver.Rows, error) {
 		return c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
 	})
 }
@@ -79,10 +89,15 @@ func (c conn) QueryContext(ctx context.Context, query string, args []driver.Name
 // BeginTx implements driver.ConnBeginTx.
 func (c conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	var begun driver.Tx
-	err := c.faults.Do("BEGIN", func() (err error) {
+	begin := func() (err error) {
 		begun, err = c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
 		return err
-	})
+	}
+	do := c.faults.Do
+	if c.faults.Conflicts {
+		do = func(_ string, call func() error) error { return call() }
+	}
+	err := do("BEGIN", begin)
 	if err == nil {
 		return tx{begun, c.faults}, nil
 	}
@@ -108,20 +123,20 @@ func (c conn) IsValid() bool {
 
 type stmt struct {
 	driver.Stmt
-	faults Faults
-	text   string
+	on   conn
+	text string
 }
 
 // ExecContext implements driver.StmtExecContext.
 func (s stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	return s.faults.exec(s.text, func() (driver.Result, error) {
+	return s.on.exec(ctx, s.text, func() (driver.Result, error) {
 		return s.Stmt.(driver.StmtExecContext).ExecContext(ctx, args)
 	})
 }
 
 // QueryContext implements driver.StmtQueryContext.
 func (s stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	return s.faults.query(s.text, func() (driver.Rows, error) {
+	return s.on.query(ctx, s.text, func() (driver.Rows, error) {
 		return s.Stmt.(driver.StmtQueryContext).QueryContext(ctx, args)
 	})
 }
@@ -144,24 +159,16 @@ func (t tx) Commit() error {
 	return err
 }
 
-func (f Faults) exec(text string, call func() (driver.Result, error)) (result driver.Result, err error) {
-	name := statementName(text)
-	if name == "" {
-		return call()
-	}
-	err = f.Do(name, func() (err error) {
+func (c conn) exec(ctx context.Context, text string, call func() (driver.Result, error)) (result driver.Result, err error) {
+	err = c.do(ctx, text, func() (err error) {
 		result, err = call()
 		return err
 	})
 	return result, err
 }
 
-func (f Faults) query(text string, call func() (driver.Rows, error)) (rows driver.Rows, err error) {
-	name := statementName(text)
-	if name == "" {
-		return call()
-	}
-	err = f.Do(name, func() (err error) {
+func (c conn) query(ctx context.Context, text string, call func() (driver.Rows, error)) (rows driver.Rows, err error) {
+	err = c.do(ctx, text, func() (err error) {
 		rows, err = call()
 		return err
 	})
@@ -169,6 +176,25 @@ func (f Faults) query(text string, call func() (driver.Rows, error)) (rows drive
 		return nil, errors.Join(err, exhaust(rows))
 	}
 	return rows, err
+}
+
+// do numbers a statement, unless it is one that is not, and runs it.
+func (c conn) do(ctx context.Context, text string, call func() error) error {
+	name := statementName(text)
+	if name == "" && !c.faults.Conflicts {
+		return call()
+	}
+	called := false
+	err := c.faults.Do(name, func() error {
+		called = true
+		return call()
+	})
+	if called || !c.faults.Conflicts {
+		return err
+	}
+	_, err = c.Conn.(driver.ExecerContext).ExecContext(ctx,
+		`DO $$ BEGIN RAISE EXCEPTION 'injected conflict' USING ERRCODE = 'serialization_failure'; END $$`, nil)
+	return err
 }
 
 // exhaust reads rows to their end: some drivers run a statement only as far as its rows are read.
