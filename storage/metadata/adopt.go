@@ -99,7 +99,7 @@ func (s *Store) Adopt(ctx context.Context, id string, a Adoption) error {
 		if err := checkAdopting(ctx, t, id); err != nil {
 			return err
 		}
-		repository, err := makeRepository(ctx, t, a.Repository)
+		repository, err := s.makeRepository(ctx, t, a.Repository)
 		if err != nil {
 			return err
 		}

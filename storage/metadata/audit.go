@@ -72,6 +72,22 @@ var audits = []audit{
 	{query: `SELECT 'blob under key ' || b.key || ' is in no repository and pinned by no upload' FROM blobs b
 	 WHERE NOT EXISTS (SELECT 1 FROM repository_blobs l WHERE l.digest = b.digest)
 	   AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.pinned_digest = b.digest)`},
+	{query: `SELECT 'quota ' || q.repositories || ' counts a blob in ' || coalesce(max(b.links), 0) || ' repositories that is in ' || count(l.digest)
+	 FROM quotas q
+	 JOIN quota_repositories r ON r.quota = q.id
+	 JOIN repository_blobs l ON l.repository = r.repository
+	 LEFT JOIN quota_blobs b ON b.quota = q.id AND b.digest = l.digest
+	 GROUP BY q.id, q.repositories, l.digest HAVING coalesce(max(b.links), 0) <> count(l.digest)`},
+	{query: `SELECT 'quota ' || q.repositories || ' counts a blob that none of its repositories has' FROM quota_blobs b JOIN quotas q ON q.id = b.quota
+	 WHERE NOT EXISTS (SELECT 1 FROM repository_blobs l JOIN quota_repositories r ON r.repository = l.repository
+	   WHERE l.digest = b.digest AND r.quota = b.quota)`},
+	{query: `SELECT 'quota ' || u.repositories || ' says that ' || u.bytes || ' bytes are used of ' || u.held FROM (
+	   SELECT q.repositories, q.used_bytes + coalesce((SELECT sum(c.bytes) FROM quota_changes c WHERE c.quota = q.id), 0) AS bytes,
+	     coalesce((SELECT sum(b.size) FROM quota_blobs b WHERE b.quota = q.id), 0) AS held FROM quotas q) AS u WHERE u.bytes <> u.held`},
+	{query: `SELECT 'quota ' || u.repositories || ' says that ' || u.tags || ' tags are used of ' || u.held FROM (
+	   SELECT q.repositories, q.used_tags + coalesce((SELECT sum(c.tags) FROM quota_changes c WHERE c.quota = q.id), 0) AS tags,
+	     (SELECT count(*) FROM quota_repositories r JOIN tags t ON t.repository = r.repository WHERE r.quota = q.id) AS held
+	   FROM quotas q) AS u WHERE u.tags <> u.held`},
 }
 
 // Audit checks the facts against each other and returns a sentence for each contradiction, up to limit of a kind.

@@ -101,9 +101,9 @@ func (s *Store) BlobRepositories(ctx context.Context, d digest.Digest, last stri
 }
 
 // MountBlob makes a blob of one repository appear in another, which is made if missing. It fails with ErrNotFound when
-// from does not have it, or it is quarantined.
+// from does not have it, or it is quarantined, and with a QuotaError.
 func (s *Store) MountBlob(ctx context.Context, repository, from string, d digest.Digest) error {
-	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+	return s.grow(ctx, repository, durable, func(ctx context.Context, t *tx) error {
 		source, err := t.exists(ctx, `
 			SELECT 1 FROM repositories r
 			JOIN repository_blobs l ON l.repository = r.id
@@ -115,7 +115,7 @@ func (s *Store) MountBlob(ctx context.Context, repository, from string, d digest
 		if !source {
 			return ErrNotFound
 		}
-		id, err := makeRepository(ctx, t, repository)
+		id, err := s.makeRepository(ctx, t, repository)
 		if err != nil {
 			return err
 		}

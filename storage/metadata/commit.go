@@ -8,13 +8,13 @@ import (
 
 // CommitUpload turns a session that was claimed, or that is Unclaimed, into the blob d of u.Size bytes and links it in the session's
 // repository. The bytes have to be durable under u.Key, unless d is u.Pinned. When the blob exists already, the key dies, and so does
-// u.Left. A blob that is quarantined takes the key in place of its own, which dies. It fails with ErrSuperseded, and with ErrQuarantined
-// when d is u.Pinned and was quarantined since: its bytes are wanted now.
+// u.Left. A blob that is quarantined takes the key in place of its own, which dies. It fails with ErrSuperseded, with a QuotaError,
+// and with ErrQuarantined when d is u.Pinned and was quarantined since: its bytes are wanted now.
 func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) error {
 	if u.Key != "" && u.Pinned == "" && u.Left == "" && s.db.compounds() {
 		return s.commitAtOnce(ctx, u, d)
 	}
-	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+	return s.grow(ctx, u.Repository, durable, func(ctx context.Context, t *tx) error {
 		repository, err := finishUpload(ctx, t, u, d)
 		if err != nil {
 			return err
@@ -46,7 +46,7 @@ func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) err
 // after them, and foreign keys are checked at the end. A quarantine of the blob that commits after this began counts as one that came after it.
 func (s *Store) commitAtOnce(ctx context.Context, u Upload, d digest.Digest) error {
 	c := orNone(u.Config)
-	return s.db.updateOne(ctx, func(ctx context.Context, t *tx) error {
+	return s.growAtOnce(ctx, u.Repository, func(ctx context.Context, t *tx) error {
 		var finished int
 		err := t.row(ctx, `
 			WITH finished AS (

@@ -69,11 +69,11 @@ func (e *MissingError) Error() string {
 }
 
 // PutManifest stores a manifest in a repository, made if missing, sets its tags and makes its assemblies. Storing what is
-// there only does so and sets the time of the push; one that is in the trash comes out of it. It fails with a MissingError, and with an
-// ImmutableError.
+// there only does so and sets the time of the push; one that is in the trash comes out of it. It fails with a MissingError, an
+// ImmutableError, and a QuotaError.
 func (s *Store) PutManifest(ctx context.Context, repository string, m NewManifest) error {
-	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
-		repositoryID, err := makeRepository(ctx, t, repository)
+	return s.grow(ctx, repository, durable, func(ctx context.Context, t *tx) error {
+		repositoryID, err := s.makeRepository(ctx, t, repository)
 		if err != nil {
 			return err
 		}

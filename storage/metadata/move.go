@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// tables are all that are moved, each after those that it references: snapshots of SQLite end with it.
+// tables are all that are moved, each after those that it references: snapshots of SQLite end with it. What quotas count is counted anew.
 var tables = []string{
 	"repositories", "blobs", "repository_blobs", "manifests", "manifest_bodies", "manifest_blobs", "manifest_children", "tags",
 	"tag_history", "uploads", "dead_keys", "generations", "gc_queue", "settings", "robots",

@@ -31,7 +31,7 @@ const (
 
 // postgresDB is a PostgreSQL database that any number of processes share.
 //
-// Each update but those apart and those of one statement is a serializable transaction: that it is right beside others needs no more thought
+// Each update but those apart, those fresh and those of one statement is a serializable transaction: that it is right beside others needs no more thought
 // than with the one writer of SQLite. One that met another is rolled back by the database and run again here.
 type postgresDB struct {
 	pool       *sql.DB
@@ -118,7 +118,7 @@ func (db *postgresDB) lookup(ctx context.Context, q lookup, fn func(context.Cont
 
 func (db *postgresDB) snapshot(ctx context.Context, fn func(context.Context, *tx) error) error {
 	return db.repeat(ctx, func() error {
-		return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, fn)
+		return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, db.within(fn))
 	})
 }
 
@@ -128,17 +128,25 @@ func (db *postgresDB) update(ctx context.Context, d durability, fn func(context.
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if d == alone {
+		return db.repeat(ctx, func() error {
+			return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, db.alone(fn))
+		})
+	}
 	// Once it began its outcome is awaited, as with SQLite: the client may go away, what it did should not hang.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*statementTimeout)
 	defer cancel()
 	level := sql.LevelSerializable
-	if d == apart {
+	switch d {
+	case apart:
 		// Serializable transactions that touch neighbours in an index meet each other there, and pushes would spend their time with
 		// repetitions.
 		level = sql.LevelRepeatableRead
+	case fresh:
+		level = sql.LevelReadCommitted
 	}
 	return db.repeat(ctx, func() error {
-		return db.transact(ctx, &sql.TxOptions{Isolation: level}, fn)
+		return db.transact(ctx, &sql.TxOptions{Isolation: level}, db.within(fn))
 	})
 }
 
@@ -159,7 +167,7 @@ func (db *postgresDB) updateOne(ctx context.Context, fn func(context.Context, *t
 	})
 }
 
-func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, fn func(context.Context, *tx) error) (err error) {
+func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, fn func(context.Context, *sql.Tx) error) (err error) {
 	select {
 	case db.transactions <- struct{}{}:
 		defer func() { <-db.transactions }()
@@ -170,14 +178,7 @@ func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, fn f
 	if err != nil {
 		return err
 	}
-	within := &tx{func(ctx context.Context, query string) (*sql.Stmt, error) {
-		statement, err := db.statements.get(ctx, query)
-		if err != nil {
-			return nil, err
-		}
-		return transaction.StmtContext(ctx, statement), nil
-	}}
-	if err := fn(ctx, within); err != nil {
+	if err := fn(ctx, transaction); err != nil {
 		_ = transaction.Rollback() // where it fails the connection is gone, and the transaction with it
 		return err
 	}
@@ -188,6 +189,36 @@ func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, fn f
 		return err
 	}
 	return nil
+}
+
+// within has fn run its statements in a transaction.
+func (db *postgresDB) within(fn func(context.Context, *tx) error) func(context.Context, *sql.Tx) error {
+	return func(ctx context.Context, transaction *sql.Tx) error {
+		return fn(ctx, &tx{func(ctx context.Context, query string) (*sql.Stmt, error) {
+			statement, err := db.statements.get(ctx, query)
+			if err != nil {
+				return nil, err
+			}
+			return transaction.StmtContext(ctx, statement), nil
+		}})
+	}
+}
+
+// alone has fn run its statements in a transaction that locks tables. They are prepared in it, too: on another connection that would
+// wait for the lock.
+func (db *postgresDB) alone(fn func(context.Context, *tx) error) func(context.Context, *sql.Tx) error {
+	return func(ctx context.Context, transaction *sql.Tx) error {
+		for _, statement := range []string{
+			`LOCK TABLE quotas, repositories, repository_blobs, tags IN SHARE ROW EXCLUSIVE MODE`,
+			`SET LOCAL statement_timeout = 0`,
+		} {
+			if _, err := transaction.ExecContext(ctx, statement); err != nil {
+				return err
+			}
+		}
+		own := &statements{prepare: transaction.PrepareContext, words: db.statements.words}
+		return fn(ctx, &tx{own.get}) // the end of the transaction closes them
+	}
 }
 
 // unknownOutcome is a commit whose answer was lost.

@@ -112,6 +112,12 @@ func TestServersTogether(t *testing.T) {
 	}
 }
 
+// TestQuotasTogether has two servers add to the same quotas.
+func TestQuotasTogether(t *testing.T) {
+	dsn := postgresServer(t).NewDatabase(t, "")
+	metatest.QuotaCrowd(t, open(t, metadata.Config{DSN: dsn}), open(t, metadata.Config{DSN: dsn}))
+}
+
 // TestRestartOfPostgres stops the database below a store: reads and writes fail as unavailable, and go on when it is back.
 func TestRestartOfPostgres(t *testing.T) {
 	directory, err := os.MkdirTemp("", "postgres")

@@ -7,16 +7,19 @@ import (
 )
 
 // makeRepository returns the id of a repository, made if missing.
-func makeRepository(ctx context.Context, t *tx, name string) (int64, error) {
+func (s *Store) makeRepository(ctx context.Context, t *tx, name string) (int64, error) {
 	id, err := repositoryID(ctx, t, name)
 	if err != ErrNotFound {
 		return id, err
 	}
-	if _, err := t.exec(ctx, `
-		INSERT INTO repositories (name, created_at) VALUES ($1, {now}) ON CONFLICT (name) DO NOTHING`, name); err != nil {
+	made, err := t.exec(ctx, `INSERT INTO repositories (name, created_at) VALUES ($1, {now}) ON CONFLICT (name) DO NOTHING`, name)
+	if err != nil {
 		return 0, err
 	}
-	return repositoryID(ctx, t, name)
+	if id, err = repositoryID(ctx, t, name); err != nil || made == 0 {
+		return id, err
+	}
+	return id, s.countRepository(ctx, t, id, name)
 }
 
 // repositoryID fails with ErrNotFound.

@@ -104,8 +104,11 @@ func (db *sqliteDB) snapshot(ctx context.Context, fn func(context.Context, *tx) 
 }
 
 func (db *sqliteDB) update(ctx context.Context, d durability, fn func(context.Context, *tx) error) error {
-	if d == apart {
-		d = relaxed // there is one writer
+	switch d { // there is one writer
+	case apart:
+		d = relaxed
+	case fresh, alone:
+		d = durable
 	}
 	return db.memory.change(func() error { return classify(db.writer.do(ctx, d, fn)) })
 }

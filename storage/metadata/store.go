@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 )
 
@@ -84,6 +85,7 @@ type Store struct {
 	config Config
 	db     database
 	keys   *keyMaker
+	quotas atomic.Pointer[quotasInForce]
 }
 
 // database runs statements in one SQL dialect.
@@ -118,6 +120,11 @@ const (
 	// apart is relaxed, for transactions that need no others to be kept from what they read: they write the rows of one upload, and
 	// what these reference is held by foreign keys.
 	apart
+	// fresh is durable, for transactions each of whose statements has to see what was committed before it, and that need nothing else to
+	// be kept from what they read.
+	fresh
+	// alone is durable, for transactions that take their time, and beside which nobody links blobs, sets tags or makes repositories.
+	alone
 )
 
 // Open opens the database that c names, made if missing when it is SQLite's, and brings its schema up to date. An SQLite database

@@ -268,10 +268,10 @@ func scanTagState(row scanner) (s TagState, err error) {
 }
 
 // RestoreTag points a tag at a manifest of its repository again, which comes back from the trash with what it needs and what describes
-// it. It fails with ErrNotFound when the manifest is neither there nor in the trash, and with an ImmutableError when the
-// tag points to another one and immutable is set.
+// it. It fails with ErrNotFound when the manifest is neither there nor in the trash, with an ImmutableError when the
+// tag points to another one and immutable is set, and with a QuotaError.
 func (s *Store) RestoreTag(ctx context.Context, repository, tag string, to digest.Digest, user string, immutable bool) error {
-	return s.db.update(ctx, durable, func(ctx context.Context, t *tx) error {
+	return s.grow(ctx, repository, durable, func(ctx context.Context, t *tx) error {
 		repositoryID, err := repositoryID(ctx, t, repository)
 		if err != nil {
 			return err

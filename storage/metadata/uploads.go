@@ -59,7 +59,7 @@ func (s *Store) StartUpload(ctx context.Context, id, repository string, algorith
 	}
 	err = s.db.update(ctx, apart, func(ctx context.Context, t *tx) error {
 		u = Upload{ID: id, Repository: repository, Algorithm: algorithm, Epoch: 1}
-		repositoryID, err := makeRepository(ctx, t, repository)
+		repositoryID, err := s.makeRepository(ctx, t, repository)
 		if err != nil {
 			return err
 		}

@@ -34,33 +34,38 @@ type suite []struct {
 // Run checks a store against the contract. After each test the facts must not contradict each other.
 func Run(t *testing.T, open Open) {
 	for _, area := range []struct {
-		name  string
-		tests suite
-		trash time.Duration
+		name   string
+		tests  suite
+		trash  time.Duration
+		quotas []metadata.Quota
 	}{
-		{"Uploads", uploadTests(), 0},
-		{"Blobs", blobTests(), 0},
-		{"Quarantine", quarantineTests(), 0},
-		{"Manifests", manifestTests(), 0},
-		{"ManifestsWithTrash", manifestTests(), time.Hour}, // nobody sees what is in it
-		{"Collect", collectTests(), 0},
-		{"Trash", trashTests(), time.Hour},
-		{"Retention", retentionTests(), time.Hour},
-		{"Usage", usageTests(), time.Hour},
-		{"Lists", listTests(), 0},
-		{"ListsWithTrash", listTests(), time.Hour},
-		{"Keys", keyTests(), 0},
-		{"Facts", factTests(), 0},
-		{"Robots", robotTests(), 0},
-		{"Walk", walkTests(), 0},
-		{"WalkWithTrash", walkTests(), time.Hour},
-		{"Concurrent", concurrentTests(), 0},
-		{"ConcurrentWithTrash", concurrentTests(), time.Hour},
+		{"Uploads", uploadTests(), 0, nil},
+		{"Blobs", blobTests(), 0, nil},
+		{"Quarantine", quarantineTests(), 0, nil},
+		{"Manifests", manifestTests(), 0, nil},
+		{"ManifestsWithTrash", manifestTests(), time.Hour, nil}, // nobody sees what is in it
+		{"Collect", collectTests(), 0, nil},
+		{"Trash", trashTests(), time.Hour, nil},
+		{"Retention", retentionTests(), time.Hour, nil},
+		{"Usage", usageTests(), time.Hour, nil},
+		{"Lists", listTests(), 0, nil},
+		{"ListsWithTrash", listTests(), time.Hour, nil},
+		{"Keys", keyTests(), 0, nil},
+		{"Facts", factTests(), 0, nil},
+		{"Robots", robotTests(), 0, nil},
+		{"Walk", walkTests(), 0, nil},
+		{"WalkWithTrash", walkTests(), time.Hour, nil},
+		{"WalkWithQuotas", walkTests(), time.Hour, wideQuotas()},
+		{"Quotas", quotaTests(), time.Hour, nil},
+		{"Concurrent", concurrentTests(), 0, nil},
+		{"ConcurrentWithTrash", concurrentTests(), time.Hour, nil},
+		{"ConcurrentWithQuotas", concurrentTests(), 0, wideQuotas()},
 	} {
 		t.Run(area.name, func(t *testing.T) {
 			for _, test := range area.tests {
 				t.Run(test.name, func(t *testing.T) {
 					f := newFixture(t, open, metadata.Config{Trash: area.trash})
+					f.setQuotas(t, area.quotas...)
 					test.run(t, f)
 					f.audit(t)
 				})
