@@ -53,9 +53,11 @@ type Config struct {
 	Indexes []IndexRule `yaml:"indexes,omitempty"`
 	// Immutability names tags that never move once they are set.
 	Immutability []ImmutabilityRule `yaml:"immutability,omitempty"`
-	Trash        Trash              `yaml:"trash"`
-	Retention    Retention          `yaml:"retention"`
-	Catalog      Catalog            `yaml:"catalog"`
+	// Quota limits what repositories hold.
+	Quota     []QuotaRule `yaml:"quota,omitempty"`
+	Trash     Trash       `yaml:"trash"`
+	Retention Retention   `yaml:"retention"`
+	Catalog   Catalog     `yaml:"catalog"`
 }
 
 // Log says what is logged and how.
@@ -487,6 +489,14 @@ type ImmutabilityRule struct {
 	Tags         []string `yaml:"tags,omitempty"`
 	// Except are tags that move all the same.
 	Except []string `yaml:"except,omitempty"`
+}
+
+// QuotaRule limits what the repositories that match its patterns hold together.
+type QuotaRule struct {
+	Repositories []string `yaml:"repositories"`
+	// Bytes is of blobs, each counted once, and Tags is how many. One that is left out is not limited.
+	Bytes Size `yaml:"bytes,omitempty"`
+	Tags  int  `yaml:"tags,omitempty"`
 }
 
 // Validation says which manifests are accepted.

@@ -119,7 +119,7 @@ func TestEnvironmentProblems(t *testing.T) {
 		"two methods in one": {environ: []string{"AUTH={none: , htpasswd: {path: p}}"}, want: "REGISTRY_AUTH: auth: only one of none (REGISTRY_AUTH), htpasswd (REGISTRY_AUTH) can be used"},
 		"proxy":              {environ: []string{"PROXY_REMOTEURL=https://registry-1.docker.io"}, want: "REGISTRY_PROXY_REMOTEURL: proxy: this version does not have it"},
 		"secret of a proxy":  {environ: []string{"PROXY_PASSWORD_FILE=/x"}, want: "REGISTRY_PROXY_PASSWORD_FILE: proxy: this version does not have it"},
-		"list of rules":      {environ: []string{"QUOTA_0_BYTES=1"}, want: "REGISTRY_QUOTA_0_BYTES: quota: this version does not have it"},
+		"list of rules":      {environ: []string{"MIDDLEWARE_STORAGE_0_NAME=a"}, want: "REGISTRY_MIDDLEWARE_STORAGE_0_NAME: middleware: this version does not have it"},
 		"acme":               {environ: []string{"HTTP_TLS_MODE=acme"}, want: "REGISTRY_HTTP_TLS_MODE: http.tls.letsencrypt.hosts: is missing"},
 		"list in the way":    {file: "http: [a]", environ: []string{"HTTP_ADDR=:1", "HTTP_TLS_HOSTS_0=a"}, want: "r.yml:2: http: must be a section, not a list"},
 		"map in the way":     {file: "http: {tls: {hosts: {a: b}}}", environ: []string{"HTTP_TLS_HOSTS_0=a"}, want: "r.yml:2: http.tls.hosts: must be a list"},

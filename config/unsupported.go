@@ -30,7 +30,6 @@ func unsupported() []row {
 	return []row{
 		// Berth's own keys.
 		{key: "policy.repository", below: "classes", refused: true, note: remove},
-		{key: "quota", refused: true, note: remove},
 
 		// Distribution's storage.
 		{key: "storage.s3aws", kind: true, refused: true, note: "call the section s3"},

@@ -43,7 +43,6 @@ func TestUnsupported(t *testing.T) {
 		"in memory":          {file: "storage: {inmemory: }", problem: "r.yml:2: storage.inmemory: this version does not have it: use storage.filesystem on a tmpfs"},
 		"proxy":              {file: "proxy:\n  remoteurl: https://registry-1.docker.io", problem: "r.yml:3: proxy: this version does not have it"},
 		"classes":            {file: "policy: {repository: {classes: [image]}}", problem: "r.yml:2: policy.repository: this version does not have it: remove it"},
-		"quota":              {file: "quota: [{a: b}]", problem: "r.yml:2: quota: this version does not have it"},
 		"middleware":         {file: "middleware: {storage: [{name: redirect}]}", problem: "r.yml:2: middleware: this version does not have it"},
 		"schema 1":           {file: "compatibility: {schema1: {enabled: true}}", problem: "r.yml:2: compatibility.schema1.enabled: this version does not have it"},
 		"ignored":            {file: "redis: {addr: a:1}\nnotifications: {endpoints: [{name: a}]}\nhttp: {secret: b}", warning: "these settings have no effect here: redis (r.yml:2), notifications (r.yml:3), http.secret (r.yml:4)"},

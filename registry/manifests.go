@@ -60,8 +60,8 @@ func (s *Service) PlatformManifest(ctx context.Context, repository string, index
 }
 
 // PutManifest stores a manifest and sets its tags. It fails with ErrManifestInvalid, ErrManifestBlobUnknown (the detail
-// lists what is missing), ErrDigestInvalid, ErrTagInvalid, ErrTooLarge, ErrNoSpace, and ErrDenied when a policy refuses it or an
-// immutable tag points to something else.
+// lists what is missing), ErrDigestInvalid, ErrTagInvalid, ErrTooLarge, ErrNoSpace, and ErrDenied when a policy refuses it, a
+// quota has no room for its tags, or an immutable tag points to something else.
 func (s *Service) PutManifest(ctx context.Context, repository string, p ManifestPush) (ManifestPushed, error) {
 	m, facts, err := s.readManifest(p)
 	if err != nil {

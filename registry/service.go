@@ -132,7 +132,7 @@ func (s *Service) LinkBlob(ctx context.Context, repository string, d digest.Dige
 }
 
 // MountBlob makes a blob of another repository appear in this one, and reports whether it could: that the source is
-// absent, unreadable or lacks the blob is no error.
+// absent, unreadable or lacks the blob is no error. It fails with ErrDenied when a quota has no room for it.
 func (s *Service) MountBlob(ctx context.Context, repository string, m Mount) (bool, error) {
 	source, err := s.mountSource(ctx, m)
 	if err != nil || source == "" {
@@ -199,9 +199,12 @@ func blobDescriptor(d digest.Digest, size int64) Descriptor {
 // else the subject wrapped around it. Errors that are for clients already are left alone.
 func explain(err error, absent *Error, format string, args ...any) error {
 	var told *Error
+	var exceeded *metadata.QuotaError
 	switch {
 	case err == nil || errors.As(err, &told):
 		return err
+	case errors.As(err, &exceeded):
+		return explainQuota(exceeded)
 	case errors.Is(err, metadata.ErrQuarantined):
 		return errQuarantined
 	case absent != nil && errors.Is(err, metadata.ErrNotFound):

@@ -99,7 +99,7 @@ const maxHistory = 100_000
 
 // RestoreTag points a tag at what it pointed to before, or at another manifest, and returns that. What was deleted of it comes back, with
 // what it needs, and with what describes it. It fails with ErrManifestUnknown when that is gone for good, and with ErrDenied when the
-// tag is immutable and points to something else.
+// tag is immutable and points to something else, or a quota has no room for it.
 func (s *Service) RestoreTag(ctx context.Context, repository, tag string, r Restoration) (digest.Digest, error) {
 	to := r.To
 	if to == "" {

@@ -12,12 +12,16 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// StartUpload begins an upload session whose bytes will be hashed with algorithm, or with sha256 when that is empty.
+// StartUpload begins an upload session whose bytes will be hashed with algorithm, or with sha256 when that is empty. It fails with
+// ErrNoSpace, and with ErrDenied when a quota has no room left.
 func (s *Service) StartUpload(ctx context.Context, repository string, algorithm digest.Algorithm) (Upload, error) {
 	if algorithm == "" {
 		algorithm = digest.Canonical
 	}
 	if err := s.room(); err != nil {
+		return Upload{}, err
+	}
+	if err := s.checkQuota(ctx, repository, 0, ""); err != nil {
 		return Upload{}, err
 	}
 	u, err := s.facts.StartUpload(ctx, newUploadID(), repository, algorithm, "")
@@ -43,7 +47,7 @@ func (s *Service) UploadStatus(ctx context.Context, repository, id string) (Uplo
 // one writer: a newer call cuts off an older one, which fails with ErrUploadSuperseded and leaves nothing. It fails with
 // ErrUploadUnknown, with ErrUploadRange when the chunk does not begin at the session's Size, with ErrSizeInvalid when the
 // body is shorter or longer than the chunk's Length, with ErrUploadInterrupted when the body can't be read (what came
-// until then is kept), and with ErrNoSpace.
+// until then is kept), with ErrNoSpace, and with ErrDenied when a quota has no room for so much.
 func (s *Service) WriteUpload(ctx context.Context, repository, id string, c Chunk) (Upload, error) {
 	h, err := s.sessions.take(ctx, sessionKey(repository, id), c.Body)
 	if err != nil {
@@ -60,6 +64,9 @@ func (s *Service) WriteUpload(ctx context.Context, repository, id string, c Chun
 	}
 	start := asUpload(a.facts)
 	if err := c.checkOffset(start.Size); err != nil {
+		return start, err
+	}
+	if err := s.checkQuota(ctx, repository, start.Size+max(c.Length, 0), ""); err != nil {
 		return start, err
 	}
 	interrupted := a.append(ctx, c)
@@ -94,6 +101,9 @@ func (s *Service) FinishUpload(ctx context.Context, repository, id string, c Chu
 		return s.finished(ctx, repository, a.facts.Committed, d)
 	}
 	if err := c.checkOffset(a.facts.Size); err != nil {
+		return Descriptor{}, err
+	}
+	if err := s.checkQuota(ctx, repository, a.facts.Size+max(c.Length, 0), d); err != nil {
 		return Descriptor{}, err
 	}
 	err = a.append(ctx, c)
@@ -141,10 +151,13 @@ func (s *Service) CancelUpload(ctx context.Context, repository, id string) error
 	return explain(s.facts.CancelUpload(ctx, repository, id), ErrUploadUnknown, "cancel upload %s", id)
 }
 
-// PushBlob stores a whole blob in one call. It fails with ErrDigestInvalid, ErrSizeInvalid, ErrUploadInterrupted and
-// ErrNoSpace, after which nothing is left of it.
+// PushBlob stores a whole blob in one call. It fails with ErrDigestInvalid, ErrSizeInvalid, ErrUploadInterrupted,
+// ErrNoSpace, and ErrDenied when a quota has no room for it, after which nothing is left of it.
 func (s *Service) PushBlob(ctx context.Context, repository string, d digest.Digest, c Chunk) (Descriptor, error) {
 	if err := s.room(); err != nil {
+		return Descriptor{}, err
+	}
+	if err := s.checkQuota(ctx, repository, c.Length, d); err != nil {
 		return Descriptor{}, err
 	}
 	facts, err := s.facts.StartUpload(ctx, newUploadID(), repository, d.Algorithm(), d)

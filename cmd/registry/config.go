@@ -46,7 +46,8 @@ func (s streams) loadConfig(args []string) (*config.Config, []string, error) {
 	_, indexErr := indexRules(c.Indexes)
 	_, immutableErr := immutableTags(c.Immutability)
 	_, retentionErr := retentionRules(c.Retention.Rules)
-	if err := errors.Join(rulesErr, policyErr, indexErr, immutableErr, retentionErr); err != nil {
+	_, quotaErr := quotas(c.Quota)
+	if err := errors.Join(rulesErr, policyErr, indexErr, immutableErr, retentionErr, quotaErr); err != nil {
 		return nil, nil, fmt.Errorf("the configuration has problems:\n%w", err)
 	}
 	return c, warnings, nil

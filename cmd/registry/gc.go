@@ -339,7 +339,13 @@ func (l localCollector) usage(ctx context.Context, prefix string) (u usage, err 
 			break
 		}
 	}
-	u.Stored, err = l.facts.StoredBytes(ctx, prefix)
+	if u.Stored, err = l.facts.StoredBytes(ctx, prefix); err != nil {
+		return u, err
+	}
+	limited, err := l.facts.Quotas(ctx, prefix)
+	for _, q := range limited {
+		u.Quotas = append(u.Quotas, quotaUsage(q))
+	}
 	return u, err
 }
 

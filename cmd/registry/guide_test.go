@@ -225,10 +225,12 @@ func TestDeleteGuide(t *testing.T) {
 	rules, _, ok := strings.Cut(rest, "```")
 	_, rest, also := strings.Cut(string(page), "```yaml\nretention:\n  rules:\n")
 	retention, _, _ := strings.Cut(rest, "```")
-	if !ok || !also {
+	_, rest, too := strings.Cut(string(page), "```yaml\nquota:\n")
+	quota, _, _ := strings.Cut(rest, "```")
+	if !ok || !also || !too {
 		t.Fatal("the guide has no rules")
 	}
-	g := newGallery(t, "REGISTRY_IMMUTABILITY="+rules, "REGISTRY_RETENTION_RULES="+retention)
+	g := newGallery(t, "REGISTRY_IMMUTABILITY="+rules, "REGISTRY_RETENTION_RULES="+retention, "REGISTRY_QUOTA="+quota)
 	for _, repository := range []string{"app", "old/app"} {
 		g.image(repository, "1.2", v1.MediaTypeImageManifest, "linux/amd64")
 	}
@@ -245,7 +247,7 @@ func TestDeleteGuide(t *testing.T) {
 	for _, block := range shellBlocks(t, path) {
 		all = append(all, guide.run(strings.NewReplacer("registry.lan:5000", g.host, "--before 5m", "--before "+pushed).Replace(block)))
 	}
-	for i, want := range []string{"it can be restored until", "/app:1.2 points to sha256:", "old/app: 1 tags, 1 manifests", "2 manifests, ", "TRASH", "nothing would go"} {
+	for i, want := range []string{"it can be restored until", "/app:1.2 points to sha256:", "old/app: 1 tags, 1 manifests", "2 manifests, ", "TRASH", "nothing would go", "500.0 GiB"} {
 		if i >= len(all) || !strings.Contains(all[i], want) {
 			t.Errorf("%q is not in block %d of %q", want, i, all)
 		}

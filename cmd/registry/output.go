@@ -1,9 +1,10 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
+
+	"berth/registry"
 )
 
 // isTerminal reports whether a person reads w as it is written.
@@ -17,14 +18,4 @@ func isTerminal(w io.Writer) bool {
 }
 
 // bytesString returns n bytes for people: "3.2 GiB".
-func bytesString(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, unit := float64(n)/1024, 0
-	for value >= 1024 && unit < len(units)-1 {
-		value, unit = value/1024, unit+1
-	}
-	return fmt.Sprintf("%.1f %ciB", value, units[unit])
-}
+func bytesString(n int64) string { return registry.BytesText(n) }

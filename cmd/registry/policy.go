@@ -10,6 +10,7 @@ import (
 	"berth/registry"
 	"berth/registry/gc"
 	"berth/registry/manifest"
+	"berth/storage/metadata"
 )
 
 // coverage reads the policies about platforms.
@@ -191,4 +192,30 @@ func retentionRule(c config.RetentionRule) (rule gc.RetentionRule, err error) {
 		}
 	}
 	return rule, nil
+}
+
+// quotas reads what repositories may hold.
+func quotas(c []config.QuotaRule) ([]metadata.Quota, error) {
+	var all []metadata.Quota
+	for i, r := range c {
+		q := metadata.Quota{Repositories: slices.Sorted(slices.Values(r.Repositories)), Bytes: int64(r.Bytes), Tags: int64(r.Tags)}
+		var err error
+		switch {
+		case len(r.Repositories) == 0:
+			err = errors.New(`it needs repositories, such as ["**"]`)
+		case r.Tags < 0 || r.Bytes < 0:
+			err = errors.New("a limit is more than zero")
+		case r.Bytes == 0 && r.Tags == 0:
+			err = errors.New("it limits nothing: set bytes, such as 100GiB, or tags")
+		case slices.ContainsFunc(all, func(other metadata.Quota) bool { return slices.Equal(other.Repositories, q.Repositories) }):
+			err = errors.New("a quota before it has the same repositories: make one of the two")
+		default:
+			q.Match, err = repositoryMatcher(r.Repositories)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("quota.%d: %w", i, err)
+		}
+		all = append(all, q)
+	}
+	return all, nil
 }

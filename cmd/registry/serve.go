@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -93,6 +94,10 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	defer func() { err = errors.Join(err, stores.close()) }()
 	if err := s.adopt(ctx, c, stores, log); err != nil {
 		return err
+	}
+	limits, _ := quotas(c.Quota) // loading the configuration found no fault with them
+	if err := stores.facts.SetQuotas(ctx, limits); err != nil {
+		return fmt.Errorf("set quotas: %w", err)
 	}
 	if err := stores.openCache(ctx, c.Storage, log); err != nil {
 		return err

@@ -200,7 +200,7 @@ func TestHostileDatabases(t *testing.T) {
 		`UPDATE blobs SET key = 'token-keys.pem' WHERE size = 0`:                        "keys that are no blob's",
 		`INSERT INTO dead_keys (key, delete_after) VALUES ('tls/key.pem', 0)`:           "keys that are no blob's",
 		`INSERT INTO generations (prefix, opened_at) VALUES ('tls', 0)`:                 "keys that are no blob's",
-		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END`:             "triggers or views",
+		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END`:             "it has a trigger \"t\" of its own",
 		`DROP TABLE backups; ALTER TABLE tags RENAME TO other; DROP TABLE repositories`: "no facts of a registry",
 	} {
 		s := filled(t)

@@ -213,6 +213,9 @@ func (r *Reaper) work(ctx context.Context) (done Report, err error) {
 	if done.Collected, err = r.collect(ctx); err != nil {
 		return done, err
 	}
+	if err := r.facts.FoldQuotas(ctx); err != nil {
+		return done, fmt.Errorf("add up quotas: %w", err)
+	}
 	for more := true; more; {
 		var n int
 		n, more, err = r.reap(ctx, now)

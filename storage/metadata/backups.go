@@ -236,7 +236,7 @@ func (s *Store) MoveBlob(ctx context.Context, d digest.Digest) (key string, err 
 
 // foreign are queries that count what no snapshot has: whoever opens one that does would run it, or read and delete files of other kinds.
 var foreign = map[string]string{
-	"it has triggers or views": `SELECT count(*) FROM sqlite_schema WHERE type IN ('trigger', 'view')`,
+	"it has views": `SELECT count(*) FROM sqlite_schema WHERE type = 'view'`,
 	"it has keys that are no blob's": `SELECT count(*) FROM (
 		SELECT key FROM blobs UNION ALL SELECT key FROM dead_keys UNION ALL SELECT prefix FROM generations
 		UNION ALL SELECT key FROM uploads WHERE key IS NOT NULL UNION ALL SELECT spare FROM uploads WHERE spare IS NOT NULL) 
@@ -264,6 +264,9 @@ func CheckSnapshot(ctx context.Context, path string) error {
 	if err := db.QueryRowContext(ctx, `SELECT count(*) FROM repositories`).Scan(&repositories); err != nil {
 		return fmt.Errorf("it has no facts of a registry: %w", err)
 	}
+	if err := checkTriggers(ctx, db); err != nil {
+		return err
+	}
 	for what, query := range foreign {
 		var n int64
 		if err := db.QueryRowContext(ctx, query).Scan(&n); err != nil {
@@ -274,4 +277,35 @@ func CheckSnapshot(ctx context.Context, path string) error {
 		}
 	}
 	return nil
+}
+
+// checkTriggers fails when a database has triggers other than those that the schema has, of this version or one before.
+func checkTriggers(ctx context.Context, db *sql.DB) error {
+	known := make(map[string]bool)
+	texts, err := readMigrations(sqliteDialect())
+	if err != nil {
+		return err
+	}
+	for _, text := range texts {
+		for _, statement := range splitStatements(text.statements) {
+			if i := strings.Index(statement, "CREATE TRIGGER"); i >= 0 {
+				known[strings.TrimSuffix(statement[i:], ";\n")] = true
+			}
+		}
+	}
+	rows, err := db.QueryContext(ctx, `SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'`)
+	if err != nil {
+		return fmt.Errorf("it has no facts of a registry: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name, statement string
+		if err := rows.Scan(&name, &statement); err != nil {
+			return err
+		}
+		if !known[statement] {
+			return fmt.Errorf("it is no registry's: it has a trigger %q of its own", name)
+		}
+	}
+	return rows.Err()
 }

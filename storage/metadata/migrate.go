@@ -63,9 +63,13 @@ func onlyOne() ([]goose.ProviderOption, error) {
 
 // migrate brings the schema of db to this version's. It fails, changing nothing, when the schema is a newer version's.
 func migrate(ctx context.Context, db *sql.DB, d dialect) error {
-	steps, err := readMigrations(d)
+	texts, err := readMigrations(d)
 	if err != nil {
 		return err
+	}
+	var steps []*goose.Migration
+	for _, text := range texts {
+		steps = append(steps, goose.NewGoMigration(text.version, &goose.GoFunc{RunTx: runStatements(text.statements)}, nil))
 	}
 	options := []goose.ProviderOption{goose.WithGoMigrations(steps...), goose.WithDisableGlobalRegistry(true), goose.WithTableName("schema_versions")}
 	if d.options != nil {
@@ -92,13 +96,18 @@ func migrate(ctx context.Context, db *sql.DB, d dialect) error {
 	return nil
 }
 
-// readMigrations returns the steps for a dialect: a file whose name ends with .sqlite.sql or .postgres.sql is for that one only.
-func readMigrations(d dialect) ([]*goose.Migration, error) {
+// migration is a step from one version of the schema to the next.
+type migration struct {
+	version    int64
+	statements string
+}
+
+// readMigrations returns the steps in a dialect: a file whose name ends with .sqlite.sql or .postgres.sql is for that one only.
+func readMigrations(d dialect) (steps []migration, err error) {
 	files, err := migrations.ReadDir("migrations")
 	if err != nil {
 		return nil, err
 	}
-	var steps []*goose.Migration
 	for _, f := range files {
 		if of := strings.Split(f.Name(), "."); len(of) == 3 && of[1] != d.name {
 			continue
@@ -111,7 +120,7 @@ func readMigrations(d dialect) ([]*goose.Migration, error) {
 		if err != nil {
 			return nil, err
 		}
-		steps = append(steps, goose.NewGoMigration(version, &goose.GoFunc{RunTx: runStatements(d.words.Replace(string(text)))}, nil))
+		steps = append(steps, migration{version, d.words.Replace(string(text))})
 	}
 	return steps, nil
 }

@@ -34,6 +34,12 @@ func TestPlans(t *testing.T) {
 		if strings.HasSuffix(text, "FROM robots ORDER BY name") {
 			continue // the list of all
 		}
+		if strings.Contains(text, "FROM quotas") && !strings.Contains(text, "WHERE q.id = $1") {
+			continue // it has one row a quota
+		}
+		if text == "SELECT id, name FROM repositories ORDER BY id" || strings.HasPrefix(text, "INSERT INTO quota_blobs") {
+			continue // a quota that is new counts what there is
+		}
 		wantNoScan(t, text, plan(t, db, text))
 	}
 }

@@ -72,6 +72,9 @@ func (s *Store) SetQuotas(ctx context.Context, quotas []Quota) error {
 				return err
 			}
 			for _, change := range plan {
+				if change.count {
+					s.config.Log.Info("counting for a quota", "quota", change.quota.Repositories, "repositories", len(change.repositories))
+				}
 				if err := change.apply(ctx, t); err != nil {
 					return err
 				}
