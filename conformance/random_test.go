@@ -33,9 +33,11 @@ const (
 	randomContents = 30
 )
 
-// collecting is how a registry is configured whose collector works as much as it can.
+// collecting is how a registry is configured whose collector works as much as it can. Its quota refuses nothing, and fsck looks whether it
+// counts right.
 func collecting() []string {
-	return []string{"REGISTRY_GC_INTERVAL=100ms", "REGISTRY_GC_RATE=1000000", "REGISTRY_GC_GRACE=1s"}
+	return []string{"REGISTRY_GC_INTERVAL=100ms", "REGISTRY_GC_RATE=1000000", "REGISTRY_GC_GRACE=1s",
+		"REGISTRY_QUOTA=[{repositories: [random/a, random/b], bytes: 1TiB, tags: 1000000}]"}
 }
 
 // TestRandomClients has clients push, pull, retag and delete at random while the collector works. No pull fails whose tag still points at that
