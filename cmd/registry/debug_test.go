@@ -25,7 +25,7 @@ func TestDebug(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := serve(t, t.TempDir(), "REGISTRY_HTTP_TLS_MODE=off", "REGISTRY_AUTH=none", "REGISTRY_INDEXES=[{repositories: ['**']}]",
-		"REGISTRY_HTTP_DEBUG_ADDR="+address, "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED=true")
+		"REGISTRY_QUOTA=[{repositories: [app, 'team/**'], bytes: 1TiB}]", "REGISTRY_HTTP_DEBUG_ADDR="+address, "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED=true")
 	defer r.end(t)
 	v := visitor{t: t, url: r.url()}
 	v.pushImage("app", "1.2-amd64", "amd64")
@@ -52,6 +52,9 @@ func TestDebug(t *testing.T) {
 		`registry_http_request_duration_seconds_count{handler="manifest"} 10`,
 		`registry_http_in_flight_requests 0`,
 		`process_resident_memory_bytes `,
+		`registry_quota_bytes{repositories="app team/**"} 1099511627776`,
+		`registry_quota_used_bytes{repositories="app team/**"} 78`,
+		`registry_quota_used_tags{repositories="app team/**"} 2`,
 	} {
 		if status != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("no %s: %d\n%s", want, status, body)

@@ -131,6 +131,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	s.greet(c, entrance, stores.directory, reload.login)
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
 	stores.countCache(set)
+	stores.countQuotas(set, log)
 	images, keeper, reaper := newService(c, stores, log), newKeeper(c, stores, log), newReaper(c, stores, log)
 	followPulls := func(ctx context.Context) {
 		images.FollowPulls(ctx, func(err error) { log.Warn("pulls are not written down", "error", err) })

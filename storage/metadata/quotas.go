@@ -72,7 +72,7 @@ func (s *Store) SetQuotas(ctx context.Context, quotas []Quota) error {
 				return err
 			}
 			for _, change := range plan {
-				if change.count {
+				if change.count && len(change.repositories) > 0 {
 					s.config.Log.Info("counting for a quota", "quota", change.quota.Repositories, "repositories", len(change.repositories))
 				}
 				if err := change.apply(ctx, t); err != nil {
