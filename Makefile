@@ -109,19 +109,19 @@ fuzz: ## Fuzz each target for FUZZTIME (10s)
 
 .PHONY: bench
 bench: build $(PEER) ## Measure the registry against another one, over TLS
-	go run ./conformance/load -start berth=dist/registry,REGISTRY_AUTH=none -start distribution=$(PEER)
+	go run ./conformance/bench -start berth=dist/registry,REGISTRY_AUTH=none -start distribution=$(PEER)
 
 .PHONY: bench-gate
 bench-gate: build ## Measure what passwords, rules and tokens cost
-	go run ./conformance/load -gate dist/registry
+	go run ./conformance/bench -gate dist/registry
 
 .PHONY: bench-s3
 bench-s3: build $(PEER) $(S3) ## Measure the registry on S3 against another one
-	go run ./conformance/load -s3 dist/registry -tools $(BIN)
+	go run ./conformance/bench -s3 dist/registry -rounds 5 -tools $(BIN)
 
 .PHONY: bench-collect
 bench-collect: build ## Measure pulls while 100,000 blobs are collected
-	go run ./conformance/load -collect dist/registry -rounds 8
+	go run ./conformance/bench -collect dist/registry -rounds 8
 
 .PHONY: cover
 cover: ## Report how much the packages' own tests cover

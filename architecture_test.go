@@ -59,7 +59,7 @@ func rules() map[string][]string {
 		"conformance/client":                {},
 		"conformance/server":                {},
 		"conformance/clients":               {"conformance/server", "storage/metadata/postgrestest"},
-		"conformance/load":                  {"conformance/client", "conformance/server", "storage/s3/s3test", "storage/metadata/postgrestest"},
+		"conformance/bench":                  {"conformance/client", "conformance/server", "storage/s3/s3test", "storage/metadata/postgrestest"},
 	}
 }
 
@@ -146,7 +146,7 @@ func TestViolation(t *testing.T) {
 		{"client", "registry", "may import only"},
 		{"config", "cmd/registry", "may import only"},
 		{"conformance", "registry", "may import only"},
-		{"conformance/load", "storage/filesystem", "may import only"},
+		{"conformance/bench", "storage/filesystem", "may import only"},
 		{"util", "storage", "not in the rules"},
 		{"registry/util", "registry", "not in the rules"},
 	} {

@@ -203,10 +203,14 @@ func (c *Client) PushManifest(ctx context.Context, repository, reference, mediaT
 
 // Manifest returns the bytes of a manifest.
 func (c *Client) Manifest(ctx context.Context, repository, reference string) ([]byte, error) {
-	r := Request{Method: http.MethodGet, Target: manifest(repository, reference), Header: http.Header{"Accept": {
-		"application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json",
-	}}}
-	return c.readAll(ctx, r)
+	return c.readAll(ctx, Request{Method: http.MethodGet, Target: manifest(repository, reference), Header: acceptManifests()})
+}
+
+// HasManifest asks for a manifest without its bytes.
+func (c *Client) HasManifest(ctx context.Context, repository, reference string) error {
+	r := Request{Method: http.MethodHead, Target: manifest(repository, reference), Header: acceptManifests()}
+	_, err := c.exchange(ctx, r, http.StatusOK)
+	return err
 }
 
 // DeleteManifest deletes a manifest by its digest, or a tag.
@@ -218,6 +222,11 @@ func (c *Client) DeleteManifest(ctx context.Context, repository, reference strin
 // Tags returns the first n tags of a repository, as the registry's JSON.
 func (c *Client) Tags(ctx context.Context, repository string, n int) ([]byte, error) {
 	return c.readAll(ctx, Request{Method: http.MethodGet, Target: fmt.Sprintf("/v2/%s/tags/list?n=%d", repository, n)})
+}
+
+// Catalog returns the first n repositories, as the registry's JSON.
+func (c *Client) Catalog(ctx context.Context, n int) ([]byte, error) {
+	return c.readAll(ctx, Request{Method: http.MethodGet, Target: fmt.Sprintf("/v2/_catalog?n=%d", n)})
 }
 
 func (c *Client) readAll(ctx context.Context, r Request) ([]byte, error) {
@@ -243,6 +252,9 @@ func blob(repository string, d digest.Digest) string {
 }
 func manifest(repository string, reference string) string {
 	return "/v2/" + repository + "/manifests/" + reference
+}
+func acceptManifests() http.Header {
+	return http.Header{"Accept": {"application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"}}
 }
 func octets() http.Header { return http.Header{"Content-Type": {"application/octet-stream"}} }
 

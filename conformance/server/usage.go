@@ -10,18 +10,24 @@ import (
 )
 
 // PeakMemory returns the most physical memory that a running process ever held, in bytes (VmHWM). It needs Linux.
-func PeakMemory(pid int) (int64, error) {
+func PeakMemory(pid int) (int64, error) { return memory(pid, "VmHWM:") }
+
+// Memory returns the physical memory that a running process holds now, in bytes (VmRSS). It needs Linux.
+func Memory(pid int) (int64, error) { return memory(pid, "VmRSS:") }
+
+// memory returns what a line of the process's status says.
+func memory(pid int, name string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, fmt.Errorf("read peak memory: %w", err)
+		return 0, fmt.Errorf("read memory: %w", err)
 	}
 	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if value, ok := strings.CutPrefix(line, name); ok {
 			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("read peak memory: process %d has none", pid)
+	return 0, fmt.Errorf("read memory: process %d has no %s", pid, name)
 }
 
 // tick is the unit of processor time in /proc, which is the same on every architecture that Linux runs Go on.

@@ -9,21 +9,15 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"berth/conformance/server"
-
-	"golang.org/x/crypto/bcrypt"
 )
 
 const (
-	// gateRounds is how often all take turns, each time another first. Rates are compared within a round, because the machine
-	// is not the same from one to the next; what counts is the median.
+	// gateRounds is how often all take turns: the differences are small.
 	gateRounds = 15
-	gateUser   = "someone"
-	gateCost   = 10
 	gateRules  = 1000
 	gateGroups = 100
 )
@@ -39,8 +33,7 @@ type gateCase struct {
 // measureGate compares the rate of manifest GETs of a Berth that lets everybody in with those of the same program that looks
 // at who asks.
 func measureGate(ctx context.Context, s settings, stdout, stderr io.Writer) error {
-	s.tags, s.large = 0, small
-	dir, err := os.MkdirTemp("", "load")
+	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
 	}
@@ -62,44 +55,17 @@ func measureGate(ctx context.Context, s settings, stdout, stderr io.Writer) erro
 		defer running.Kill()
 		targets = append(targets, t)
 	}
-	s.duration = min(s.duration, time.Second)
-	rates, costs := make([][]float64, len(targets)), make([][]float64, len(targets))
-	get := row{name: "manifest GET by tag", do: getManifest}
-	for round := range gateRounds {
-		for turn := range targets {
-			i := (round + turn) % len(targets)
-			t := targets[i]
-			fmt.Fprintf(stderr, "round %d: %s\n", round+1, t.name)
-			r, err := measure(ctx, t, get, s)
-			if err != nil {
-				return fmt.Errorf("%s: %w", t.name, err)
-			}
-			rates[i] = append(rates[i], r.perSecond())
-			costs[i] = append(costs[i], r.cpuPerOperation().Seconds()*1000)
-		}
+	s.duration, s.rounds = min(s.duration, time.Second), gateRounds
+	results, err := turns{settings: s, targets: targets, stderr: stderr}.measure(ctx, []row{{name: byTag, do: getManifest}})
+	if err != nil {
+		return err
 	}
-	fmt.Fprintf(stdout, "| manifest GET by tag | rate | CPU | rate, to that without |\n|---|---:|---:|---:|\n")
-	for i, t := range targets {
-		fmt.Fprintf(stdout, "| %s | %.0f/s | %.3f ms | %.2f× |\n", t.name, median(rates[i]), median(costs[i]), median(ratios(rates[i], rates[0])))
+	fmt.Fprintf(stdout, "| %s | rate | CPU | rate, to that without |\n|---|---:|---:|---:|\n", byTag)
+	for i, got := range results[0] {
+		fmt.Fprintf(stdout, "| %s | %s | %s | %s |\n", targets[i].name, rate(row{}, got), cpu(row{}, got),
+			times(ratio(got, results[0][0], result.perSecond)))
 	}
 	return nil
-}
-
-func ratios(a, b []float64) []float64 {
-	r := make([]float64, len(a))
-	for i := range a {
-		r[i] = a[i] / b[i]
-	}
-	return r
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	middle := len(sorted) / 2
-	if len(sorted)%2 == 0 {
-		return (sorted[middle-1] + sorted[middle]) / 2
-	}
-	return sorted[middle]
 }
 
 // start runs the program as the case says, with what is to be pulled.
@@ -118,16 +84,12 @@ func (c gateCase) start(ctx context.Context, dir string, s settings) (*target, *
 	t := &target{name: c.name, url: config.URL, ca: config.CA}
 	settings := "auth: none\n"
 	if c.password {
-		t.user, t.password = gateUser, "a password"
-		hash, err := bcrypt.GenerateFromPassword([]byte(t.password), gateCost)
-		if err != nil {
-			return nil, nil, err
-		}
 		users := filepath.Join(dir, "htpasswd")
-		if err := os.WriteFile(users, fmt.Appendf(nil, "%s:%s\n", gateUser, hash), 0o600); err != nil {
+		if t.password, err = writeUsers(users); err != nil {
 			return nil, nil, err
 		}
-		settings = fmt.Sprintf("auth: {htpasswd: {realm: load, path: %q}}\n", users) + c.settings
+		t.user = userName
+		settings = fmt.Sprintf("auth: {htpasswd: {realm: bench, path: %q}}\n", users) + c.settings
 	}
 	if err := appendTo(config.Args[1], settings); err != nil {
 		return nil, nil, err
@@ -164,13 +126,13 @@ func manyRules() string {
 	var b strings.Builder
 	b.WriteString("groups:\n")
 	for g := range gateGroups {
-		fmt.Fprintf(&b, "  g%d: [user%d, user%d, %s]\n", g, g, g+1, gateUser)
+		fmt.Fprintf(&b, "  g%d: [user%d, user%d, %s]\n", g, g, g+1, userName)
 	}
 	b.WriteString("access:\n")
 	for i := range gateRules {
 		pattern := fmt.Sprintf("team%d/**", i)
 		if i%100 == 99 {
-			pattern = "lo*/**"
+			pattern = "be*/**"
 		}
 		fmt.Fprintf(&b, "  - {repositories: [%q, \"*/app%d\"], groups: [g%d], actions: [pull, push]}\n", pattern, i, i%gateGroups)
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // TestWire makes requests with and without bodies over one connection.
@@ -59,14 +58,8 @@ func TestWire(t *testing.T) {
 }
 
 func TestS3Table(t *testing.T) {
-	of := func(operations ...int) (rounds []result) {
-		for _, n := range operations {
-			rounds = append(rounds, result{latencies: make([]time.Duration, n), elapsed: time.Second})
-		}
-		return rounds
-	}
 	table := newS3Table([]*target{{name: "a"}, {name: "b"}, {name: "c"}, {name: "d"}})
-	table.add(row{name: "work"}, [][]result{of(40, 90, 50), of(20, 30, 20), of(2, 3, 10), of(7, 9)})
+	table.add(row{name: "work"}, []rounds{ofRates(40, 90, 50), ofRates(20, 30, 20), ofRates(2, 3, 10), ofRates(7, 9)})
 	const want = "| work | a | b | c | d | SQLite, to distribution | PostgreSQL, to distribution |\n" +
 		"|---|---:|---:|---:|---:|---:|---:|\n| work | 50/s | 20/s | 3/s | 8/s | 20.0× | 10.0× |\n"
 	if got := table.out.String(); got != want {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -10,7 +11,7 @@ import (
 	"berth/conformance/client"
 )
 
-// result is what was measured of a row.
+// result is what was measured of a row in a round.
 type result struct {
 	latencies []time.Duration // of each operation, sorted
 	elapsed   time.Duration
@@ -25,10 +26,8 @@ func (r result) percentile(p int) time.Duration {
 	return r.latencies[(len(r.latencies)-1)*p/100]
 }
 
-// cpuPerOperation returns the server's processor time for one operation.
-func (r result) cpuPerOperation() time.Duration {
-	return r.cpu / time.Duration(len(r.latencies))
-}
+// cpuPerOperation returns the server's processor time for one operation, in nanoseconds.
+func (r result) cpuPerOperation() float64 { return float64(r.cpu) / float64(len(r.latencies)) }
 
 // measure repeats a row's operation on every connection until the duration is over, and waits for those that have begun
 // then.
@@ -37,11 +36,7 @@ func measure(ctx context.Context, t *target, r row, s settings) (result, error) 
 	if err != nil {
 		return result{}, err
 	}
-	defer func() {
-		for _, w := range workers {
-			w.client.HTTP.CloseIdleConnections()
-		}
-	}()
+	defer closeAll(workers)
 	before, err := t.cpu()
 	if err != nil {
 		return result{}, err
@@ -68,7 +63,7 @@ type worker struct {
 	err       error
 }
 
-// connect makes workers and lets each do the operation once, so that connections are open and caches warm.
+// connect makes workers whose connections are open. Each has done the operation once, so that caches are warm, unless it is a large one.
 func connect(ctx context.Context, t *target, r row, n int) ([]*worker, error) {
 	var workers []*worker
 	for range n {
@@ -76,17 +71,39 @@ func connect(ctx context.Context, t *target, r row, n int) ([]*worker, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := r.do(ctx, c); err != nil {
+		workers = append(workers, &worker{client: c})
+		switch {
+		case t.gateway || r.bytes == 0:
+			err = r.do(ctx, c)
+		default:
+			err = ping(ctx, c)
+		}
+		if err != nil {
+			closeAll(workers)
 			return nil, err
 		}
-		workers = append(workers, &worker{client: c})
 	}
 	return workers, nil
 }
 
+func closeAll(workers []*worker) {
+	for _, w := range workers {
+		w.client.HTTP.CloseIdleConnections()
+	}
+}
+
+// ping asks whether the registry speaks the API.
+func ping(ctx context.Context, c *client.Client) error {
+	response, err := c.Do(ctx, client.Request{Method: http.MethodGet, Target: "/v2/"}, http.StatusOK)
+	if err != nil {
+		return err
+	}
+	return drain(response.Body)
+}
+
+// repeat does the operation at least once.
 func (w *worker) repeat(ctx context.Context, r row, until time.Time) {
-	for time.Now().Before(until) && w.err == nil {
-		begin := time.Now()
+	for begin := time.Now(); len(w.latencies) == 0 || begin.Before(until) && w.err == nil; begin = time.Now() {
 		w.err = r.do(ctx, w.client)
 		w.latencies = append(w.latencies, time.Since(begin))
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"berth/conformance/client"
@@ -16,7 +15,7 @@ import (
 )
 
 // collectRepo has what nobody needs.
-const collectRepo = "load/garbage"
+const collectRepo = "bench/garbage"
 
 // collecting is added to the configuration: what is pushed is garbage a second later. The collector works as fast as it does by default.
 const collecting = `auth: none
@@ -28,8 +27,7 @@ gc:
 
 // measureCollect compares how long pulls take of a Berth that collects garbage with how long they take while that is paused.
 func measureCollect(ctx context.Context, s settings, stdout, stderr io.Writer) error {
-	s.tags, s.large = 0, small
-	dir, err := os.MkdirTemp("", "load")
+	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
 	}
@@ -81,28 +79,12 @@ func (c *collection) fill(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(stderr, "pushing %d blobs\n", c.settings.blobs)
-	var next atomic.Int64
-	workers, err := connect(ctx, c.target, row{do: getManifest}, c.settings.connections)
+	err := each(ctx, c.target, c.settings.blobs, func(one *client.Client, i int) error {
+		blob := client.Content{Seed: uint64(i), Size: 200}
+		return one.PushBlob(ctx, collectRepo, blob.Digest(), blob.Reader(0), blob.Size)
+	})
 	if err != nil {
 		return err
-	}
-	failures := make(chan error, len(workers))
-	for _, w := range workers {
-		go func() {
-			for n := next.Add(1); n <= int64(c.settings.blobs); n = next.Add(1) {
-				blob := client.Content{Seed: uint64(n), Size: 200}
-				if err := w.client.PushBlob(ctx, collectRepo, blob.Digest(), blob.Reader(0), blob.Size); err != nil {
-					failures <- err
-					return
-				}
-			}
-			failures <- nil
-		}()
-	}
-	for range workers {
-		if err := <-failures; err != nil {
-			return err
-		}
 	}
 	time.Sleep(2 * time.Second) // until the leases are over
 	return nil
@@ -110,8 +92,8 @@ func (c *collection) fill(ctx context.Context, stderr io.Writer) error {
 
 // compare takes turns.
 func (c *collection) compare(ctx context.Context, stdout, stderr io.Writer) error {
-	pulls := []row{{name: "manifest GET by tag", do: getManifest},
-		{name: "blob GET 4 KiB", do: getBlob(client.Content{Seed: pulledSeed, Size: small}.Digest())}}
+	pulls := []row{{name: byTag, do: getManifest},
+		{name: "blob GET 4 KiB", do: getBlob(client.Content{Seed: pulledSeed, Size: small}.Digest)}}
 	paused, working := make([][]float64, len(pulls)), make([][]float64, len(pulls))
 	for round := range c.settings.rounds {
 		for i, pull := range pulls {
@@ -141,11 +123,19 @@ func (c *collection) compare(ctx context.Context, stdout, stderr io.Writer) erro
 	}
 	fmt.Fprintf(stdout, "| pull | p99, collecting is paused | p99, while it collects | ratio within a round |\n|---|---:|---:|---:|\n")
 	for i, pull := range pulls {
-		fmt.Fprintf(stdout, "| %s | %.2f ms | %.2f ms | %.2f× |\n", pull.name, median(paused[i]), median(working[i]), median(ratios(working[i], paused[i])))
+		fmt.Fprintf(stdout, "| %s | %.2f ms | %.2f ms | %.2f× |\n", pull.name, median(paused[i]), median(working[i]), median(quotients(working[i], paused[i])))
 	}
 	fmt.Fprintf(stdout, "\n%d blobs were collected meanwhile, %d are left.\n", c.settings.blobs-status.Due, status.Due)
 	if status.Due == 0 {
 		return fmt.Errorf("there was no garbage left in the end: more than %d blobs are needed for so many rounds", c.settings.blobs)
 	}
 	return nil
+}
+
+func quotients(a, b []float64) []float64 {
+	q := make([]float64, len(a))
+	for i := range a {
+		q[i] = a[i] / b[i]
+	}
+	return q
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"berth/conformance/client"
 	"berth/conformance/server"
@@ -34,26 +35,23 @@ type s3Bench struct {
 }
 
 // measureS3 compares a Berth whose blobs are in a bucket, with SQLite and with PostgreSQL, with distribution on the same gateway,
-// and with what the gateway answers when no registry is in between. All take turns, each round beginning with another.
+// and with what the gateway answers when no registry is in between.
 func measureS3(ctx context.Context, s settings, stdout, stderr io.Writer) (err error) {
 	b := &s3Bench{settings: s}
-	if b.dir, err = os.MkdirTemp("", "load"); err != nil {
+	if b.dir, err = os.MkdirTemp("", "bench"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	if err := b.start(ctx, stderr); err != nil {
 		return err
 	}
-	table := newS3Table(b.targets)
-	for _, pair := range b.rows() {
-		if !s.only.MatchString(pair[0].name) {
-			continue
-		}
-		results, err := b.measure(ctx, pair[0], pair[1], stderr)
+	table, turns := newS3Table(b.targets), turns{settings: s, targets: b.targets, stderr: stderr, after: b.empty}
+	for _, g := range s.selected(b.groups()) {
+		results, err := turns.measure(ctx, g.rows)
 		if err != nil {
 			return err
 		}
-		table.add(pair[0], results)
+		table.add(g.rows[0], results[0])
 	}
 	if err := table.addMemory(b.targets); err != nil {
 		return err
@@ -61,48 +59,23 @@ func measureS3(ctx context.Context, s settings, stdout, stderr io.Writer) (err e
 	return table.print(stdout)
 }
 
-// rows returns the rows, each with what comes nearest to it when the gateway is asked itself.
-func (b *s3Bench) rows() [][2]row {
+// groups returns the rows, each by itself.
+func (b *s3Bench) groups() []group {
 	s, objects := b.settings, b.objects()
 	smallBlob, largeBlob := newUnique(small), newUnique(s.large)
-	size := fmt.Sprintf("%d MiB", s.large>>20)
-	return [][2]row{
-		{{name: "manifest GET by tag", do: getManifest}, {do: objects.get}},
-		{{name: "blob push 4 KiB (POST, PATCH, PUT)", do: pushBlob(smallBlob)}, {do: objects.put(smallBlob)}},
-		{{name: "blob push " + size, bytes: s.large, do: pushBlob(largeBlob)}, {bytes: s.large, do: objects.putParts(largeBlob)}},
+	return []group{
+		{rows: []row{{name: byTag, do: getManifest, direct: objects.get}}},
+		{rows: []row{{name: "blob push 4 KiB (POST, PATCH, PUT)", do: pushBlob(smallBlob), direct: objects.put(smallBlob)}}},
+		{rows: []row{{name: fmt.Sprintf("blob push %d MiB", s.large>>20), bytes: s.large, do: pushBlob(largeBlob), direct: objects.putParts(largeBlob)}}},
 	}
-}
-
-// measure returns the results of all rounds, by target.
-func (b *s3Bench) measure(ctx context.Context, r, direct row, stderr io.Writer) ([][]result, error) {
-	results := make([][]result, len(b.targets))
-	for round := range b.settings.rounds {
-		for turn := range b.targets {
-			i := (round + turn) % len(b.targets)
-			does := r
-			if i == len(b.targets)-1 {
-				does = direct
-			}
-			fmt.Fprintf(stderr, "%s: round %d: %s", r.name, round+1, b.targets[i].name)
-			got, err := measure(ctx, b.targets[i], does, b.settings)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", r.name, b.targets[i].name, err)
-			}
-			fmt.Fprintf(stderr, ": %s, %s of CPU\n", rate(r, got), cpu(r, got))
-			results[i] = append(results[i], got)
-			if r.bytes > 0 {
-				if err := b.empty(ctx, b.buckets[i], r.bytes); err != nil {
-					return nil, fmt.Errorf("empty the bucket of %s: %w", b.targets[i].name, err)
-				}
-			}
-		}
-	}
-	return results, nil
 }
 
 // empty deletes large objects: those of all rounds would need a large disk. Nothing asks for them again.
-func (b *s3Bench) empty(ctx context.Context, bucket string, size int64) error {
-	c := b.gateway.Client()
+func (b *s3Bench) empty(ctx context.Context, t *target, r row) error {
+	if r.bytes == 0 {
+		return nil
+	}
+	c, bucket := b.gateway.Client(), b.buckets[slices.Index(b.targets, t)]
 	pages := s3.NewListObjectsV2Paginator(c, &s3.ListObjectsV2Input{Bucket: aws.String(bucket)})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
@@ -110,7 +83,7 @@ func (b *s3Bench) empty(ctx context.Context, bucket string, size int64) error {
 			return err
 		}
 		for _, o := range page.Contents {
-			if aws.ToInt64(o.Size) < size {
+			if aws.ToInt64(o.Size) < r.bytes {
 				continue
 			}
 			if _, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: aws.String(bucket), Key: o.Key}); err != nil {
@@ -158,7 +131,7 @@ func (b *s3Bench) start(ctx context.Context, stderr io.Writer) error {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 	}
-	b.targets = append(b.targets, &target{name: "the gateway itself", url: b.gateway.URL, pid: b.gateway.PID()})
+	b.targets = append(b.targets, &target{name: "the gateway itself", url: b.gateway.URL, pid: b.gateway.PID(), gateway: true})
 	b.buckets = append(b.buckets, gatewayBucket)
 	return b.objects().prepare(ctx)
 }
@@ -205,11 +178,9 @@ func (b *s3Bench) startOne(ctx context.Context, name, program, bucket string, en
 		return err
 	}
 	b.stops = append(b.stops, running.Kill)
-	t := &target{name: name, url: c.URL, ca: c.CA, pid: running.PID(), bare: true}
+	t := &target{name: name, url: c.URL, ca: c.CA, pid: running.PID()}
 	b.targets, b.buckets = append(b.targets, t), append(b.buckets, bucket)
-	s := b.settings
-	s.tags, s.large = 0, small // of what is prepared, the rows need a manifest
-	return prepare(ctx, t, s)
+	return prepare(ctx, t, b.settings)
 }
 
 func (b *s3Bench) close() error {
@@ -270,7 +241,7 @@ func (o *objects) get(ctx context.Context, _ *client.Client) error {
 func (o *objects) put(u *unique) func(context.Context, *client.Client) error {
 	return func(ctx context.Context, _ *client.Client) error {
 		next := u.take()
-		body, err := io.ReadAll(io.MultiReader(u.head.Reader(0), bytes.NewReader(next.tail)))
+		body, err := io.ReadAll(u.body(next))
 		if err != nil {
 			return err
 		}
@@ -290,7 +261,7 @@ func (o *objects) putParts(u *unique) func(context.Context, *client.Client) erro
 		if err != nil {
 			return err
 		}
-		body, part := io.MultiReader(u.head.Reader(0), bytes.NewReader(next.tail)), make([]byte, partSize)
+		body, part := u.body(next), make([]byte, partSize)
 		var parts []types.CompletedPart
 		for {
 			n, err := io.ReadFull(body, part)
@@ -332,17 +303,16 @@ func newS3Table(targets []*target) *s3Table {
 	return t
 }
 
-func (t *s3Table) add(r row, results [][]result) {
-	rates := make([][]float64, len(results))
+func (t *s3Table) add(r row, results []rounds) {
 	fmt.Fprintf(&t.out, "| %s |", r.name)
-	for i, rounds := range results {
-		for _, round := range rounds {
-			rates[i] = append(rates[i], round.perSecond())
-		}
-		fmt.Fprintf(&t.out, " %s |", formatRate(r, median(rates[i])))
+	for _, result := range results {
+		fmt.Fprintf(&t.out, " %s |", rate(r, result))
 	}
 	const sqlite, postgres, distribution = 0, 1, 2
-	fmt.Fprintf(&t.out, " %.1f× | %.1f× |\n", median(ratios(rates[sqlite], rates[distribution])), median(ratios(rates[postgres], rates[distribution])))
+	for _, berth := range []int{sqlite, postgres} {
+		fmt.Fprintf(&t.out, " %s |", times(ratio(results[berth], results[distribution], result.perSecond)))
+	}
+	t.out.WriteString("\n")
 }
 
 func (t *s3Table) addMemory(targets []*target) error {
