@@ -102,6 +102,7 @@ func TestDefault(t *testing.T) {
 		"addr":            {c.HTTP.Addr, ":5000"},
 		"mode":            {c.HTTP.TLS.Mode, TLSAuto},
 		"learn":           {c.HTTP.TLS.Learn, true},
+		"http2":           {c.HTTP.HTTP2.Disabled, true},
 		"root":            {c.Storage.FileSystem.RootDirectory, ""},
 		"driver":          {c.Storage.Driver, ""},
 		"minfree":         {c.Storage.FileSystem.MinFree, Size(256 << 20)},
@@ -160,7 +161,7 @@ http:
   relativeurls: false
   draintimeout: 1m30s
   trustedproxies: [10.1.2.3/8, "::1"]
-  http2: {disabled: true}
+  http2: {disabled: false}
   h2c: {enabled: true}
   tls:
     mode: files
@@ -196,7 +197,7 @@ catalog: {maxentries: 7}
 		"relative":  {*c.HTTP.RelativeURLs, false},
 		"drain":     {c.HTTP.DrainTimeout, 90 * time.Second},
 		"proxies":   {fmt.Sprint(c.HTTP.TrustedProxies), "[10.0.0.0/8 ::1/128]"},
-		"h2c":       {c.HTTP.H2C.Enabled && c.HTTP.HTTP2.Disabled, true},
+		"h2c":       {c.HTTP.H2C.Enabled && !c.HTTP.HTTP2.Disabled, true},
 		"tls":       {c.HTTP.TLS.MinimumTLS + c.HTTP.TLS.CipherSuites[0], "tls1.3TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"},
 		"learn":     {c.HTTP.TLS.Learn, false},
 		"clients":   {fmt.Sprint(c.HTTP.TLS.ClientCAs, c.HTTP.TLS.ClientAuth), "[a.pem b.pem]request-client-cert"},
