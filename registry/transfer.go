@@ -5,11 +5,12 @@ import (
 	"hash"
 	"io"
 	"sync"
+	"sync/atomic"
 )
 
 const (
 	bufferSize = 128 << 10
-	// buffersEach is how many buffers one transfer uses: one that is filled or written, the others wait to be hashed.
+	// buffersEach is how many buffers one transfer uses: one that is filled, one that is written, one that is hashed, and one that waits.
 	buffersEach = 4
 )
 
@@ -34,7 +35,7 @@ type readError struct{ error }
 func (e readError) Unwrap() error { return e.error }
 
 // transfer copies body to out and hashes it, and returns how many bytes it copied. What fits one buffer is handled in
-// place; of more, one buffer is hashed while others are read and written. Errors of body come as readError: then all
+// place; of more, one buffer is written and another hashed while the next is read. Errors of body come as readError: then all
 // bytes that came before were written and hashed.
 func (b *buffers) transfer(out io.Writer, sum hash.Hash, body io.Reader) (int64, error) {
 	buf := b.get()
@@ -47,59 +48,75 @@ func (b *buffers) transfer(out io.Writer, sum hash.Hash, body io.Reader) (int64,
 		}
 		return int64(n), asReadError(readErr)
 	}
-	t := b.startHashing(sum)
-	total, err := t.copy(out, body, buf)
-	t.finish(b)
-	return total, err
-}
-
-// hashing is a goroutine that hashes buffers and gives them back.
-type hashing struct {
-	full chan []byte
-	free chan []byte
-	done sync.WaitGroup
-}
-
-func (b *buffers) startHashing(sum hash.Hash) *hashing {
-	t := &hashing{full: make(chan []byte, buffersEach), free: make(chan []byte, buffersEach)}
-	for range buffersEach - 1 {
-		t.free <- b.get()
+	l := b.startLine(out, sum)
+	readErr = l.feed(body, buf)
+	if err := l.finish(b); err != nil {
+		return l.total, err
 	}
-	t.done.Go(func() {
-		for p := range t.full {
+	return l.total, asReadError(readErr)
+}
+
+// line is goroutines that write buffers, hash them and give them back.
+type line struct {
+	full, written, free chan []byte
+	done                sync.WaitGroup
+	failed              atomic.Bool
+
+	// Of the goroutine that writes, until done:
+	total int64
+	err   error
+}
+
+func (b *buffers) startLine(out io.Writer, sum hash.Hash) *line {
+	l := &line{full: make(chan []byte, buffersEach), written: make(chan []byte, buffersEach), free: make(chan []byte, buffersEach)}
+	for range buffersEach - 1 {
+		l.free <- b.get()
+	}
+	l.done.Go(func() { l.write(out) })
+	l.done.Go(func() {
+		for p := range l.written {
 			sum.Write(p)
-			t.free <- p[:bufferSize]
+			l.free <- p[:bufferSize]
 		}
 	})
-	return t
+	return l
 }
 
-// copy writes buf, which is full, and what follows it in body. A buffer comes back through free when it was hashed, and
-// only this goroutine takes from there, after it wrote it.
-func (t *hashing) copy(out io.Writer, body io.Reader, buf []byte) (total int64, err error) {
-	n, readErr := len(buf), error(nil)
-	for {
-		t.full <- buf[:n]
-		if _, err := out.Write(buf[:n]); err != nil {
-			return total, err
+// write writes until that fails, and passes on what comes.
+func (l *line) write(out io.Writer) {
+	defer close(l.written)
+	for p := range l.full {
+		if l.err == nil {
+			if _, l.err = out.Write(p); l.err == nil {
+				l.total += int64(len(p))
+			}
+			l.failed.Store(l.err != nil)
 		}
-		total += int64(n)
-		if readErr != nil {
-			return total, asReadError(readErr)
+		l.written <- p
+	}
+}
+
+// feed reads until body or the writing fails. buf is full already.
+func (l *line) feed(body io.Reader, buf []byte) (readErr error) {
+	for n := len(buf); ; {
+		l.full <- buf[:n]
+		if readErr != nil || l.failed.Load() {
+			return readErr
 		}
-		buf = <-t.free
+		buf = <-l.free
 		n, readErr = fill(body, buf)
 	}
 }
 
-// finish waits until everything was hashed and gives the buffers back.
-func (t *hashing) finish(b *buffers) {
-	close(t.full)
-	t.done.Wait()
-	close(t.free)
-	for p := range t.free {
+// finish waits until everything was written and hashed, gives the buffers back and returns the error of writing.
+func (l *line) finish(b *buffers) error {
+	close(l.full)
+	l.done.Wait()
+	close(l.free)
+	for p := range l.free {
 		b.put(p)
 	}
+	return l.err
 }
 
 // fill reads until p is full or body fails. io.ReadFull would make io.ErrUnexpectedEOF of the body's end, and that is
