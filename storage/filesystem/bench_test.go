@@ -12,6 +12,8 @@ import (
 
 	"berth/storage"
 	"berth/storage/storagetest"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func BenchmarkStore(b *testing.B) {
@@ -126,4 +128,28 @@ func BenchmarkPutParallel(b *testing.B) {
 		}
 		return nil
 	})
+}
+
+// BenchmarkSyncAtOnce compares storing 4 KiB from eight writers whose two syncs run at once with doing them one after the other.
+func BenchmarkSyncAtOnce(b *testing.B) {
+	s := benchmarkStore(b)
+	piece := storagetest.Content(1, 4<<10)
+	put := func(atOnce bool) func(int) error {
+		return func(i int) error {
+			s.atOnce = atOnce
+			var group errgroup.Group
+			for j := range 8 {
+				group.Go(func() error {
+					for n := range 10 {
+						if _, err := storagetest.Put(b.Context(), s, fmt.Sprintf("d/%v-%d-%d-%d", atOnce, i, j, n), piece); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+			return group.Wait()
+		}
+	}
+	benchmarkRatio(b, "×serial", put(true), put(false))
 }

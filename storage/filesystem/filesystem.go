@@ -52,6 +52,7 @@ type Store struct {
 	dirs    *directories
 	free    func() (int64, error) // bytes that may be written below root
 	stride  int64                 // bytes between two starts of write-back
+	atOnce  bool                  // a file and its directory are synced at once
 }
 
 // Open returns the store below c.Root after checking that it can be written.
@@ -69,6 +70,7 @@ func Open(c Config) (*Store, error) {
 	if err := prepare(c.FS, root); err != nil {
 		return nil, fmt.Errorf("blob store %s: %w", root, err)
 	}
+	_, isOS := c.FS.(OS) // others may count calls
 	return &Store{
 		root:    root,
 		minFree: c.MinFree,
@@ -76,6 +78,7 @@ func Open(c Config) (*Store, error) {
 		dirs:    newDirectories(c.FS, root),
 		free:    func() (int64, error) { return freeBytes(root) },
 		stride:  writeBackStride,
+		atOnce:  isOS,
 	}, nil
 }
 

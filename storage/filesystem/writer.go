@@ -1,8 +1,10 @@
 package filesystem
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
+	"sync"
 
 	"berth/storage"
 )
@@ -54,24 +56,32 @@ func (w *writer) Checkpoint(ctx context.Context) (storage.Checkpoint, error) {
 	return storage.Checkpoint{Key: w.key, Size: w.size}, nil
 }
 
-// sync makes the bytes durable, then the way to them.
+// sync makes the bytes durable and the way to them, both at once: where the file system has a journal, they are one commit of it then.
 func (w *writer) sync(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if w.fresh || w.size > w.durable {
-		if err := w.file.Sync(); err != nil {
-			return err
+	var content, entry error
+	var done sync.WaitGroup
+	if w.fresh {
+		sync := func() { entry = w.store.dirs.syncEntry(filepath.Dir(w.store.path(w.key))) }
+		if w.store.atOnce {
+			done.Go(sync)
+		} else {
+			sync()
 		}
+	}
+	if w.fresh || w.size > w.durable {
+		content = w.file.Sync()
+	}
+	done.Wait()
+	if content == nil {
 		w.durable = w.size
 	}
-	if w.fresh {
-		if err := w.store.dirs.syncEntry(filepath.Dir(w.store.path(w.key))); err != nil {
-			return err
-		}
+	if entry == nil {
 		w.fresh = false
 	}
-	return nil
+	return cmp.Or(content, entry)
 }
 
 // Close implements storage.Writer.
