@@ -37,8 +37,14 @@ func orNone(c *ImageConfig) ImageConfig {
 
 // Blob returns a blob of a repository. It fails with ErrNotFound, which may be an ErrQuarantined.
 func (s *Store) Blob(ctx context.Context, repository string, d digest.Digest) (Blob, error) {
-	b, _, err := s.blob(ctx, repository, d)
-	return b, err
+	if err := ctx.Err(); err != nil {
+		return Blob{}, err
+	}
+	found, err := s.db.lookup(ctx, lookup{repository: repository, digest: sqlDigest(d), blob: true}, func(ctx context.Context, t *tx) (a answer, err error) {
+		a.blob, _, err = queryBlob(ctx, t, repository, d)
+		return a, err
+	})
+	return found.blob, err
 }
 
 // LeaseBlob returns a blob of a repository and makes sure that it stays there for at least half of Config.Lease. It
@@ -70,17 +76,23 @@ func (s *Store) LeaseBlob(ctx context.Context, repository string, d digest.Diges
 
 // blob returns a blob that is not quarantined, and how much of its lease is left.
 func (s *Store) blob(ctx context.Context, repository string, d digest.Digest) (b Blob, left time.Duration, err error) {
-	b.Digest = d
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		b, left, err = queryBlob(ctx, t, repository, d)
+		return err
+	})
+	return b, left, err
+}
+
+func queryBlob(ctx context.Context, t *tx, repository string, d digest.Digest) (Blob, time.Duration, error) {
+	b := Blob{Digest: d}
 	var leased int64
 	var quarantined bool
-	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
-		return found(t.row(ctx, `
-			SELECT b.key, b.size, l.leased_until - {now}, b.quarantined_at IS NOT NULL
-			FROM repositories r
-			JOIN repository_blobs l ON l.repository = r.id AND l.digest = $2 AND l.deleted_at IS NULL
-			JOIN blobs b ON b.digest = l.digest
-			WHERE r.name = $1`, repository, sqlDigest(d)).Scan(&b.Key, &b.Size, &leased, &quarantined))
-	})
+	err := found(t.row(ctx, `
+		SELECT b.key, b.size, l.leased_until - {now}, b.quarantined_at IS NOT NULL
+		FROM repositories r
+		JOIN repository_blobs l ON l.repository = r.id AND l.digest = $2 AND l.deleted_at IS NULL
+		JOIN blobs b ON b.digest = l.digest
+		WHERE r.name = $1`, repository, sqlDigest(d)).Scan(&b.Key, &b.Size, &leased, &quarantined))
 	if err == nil && quarantined {
 		return Blob{}, 0, ErrQuarantined
 	}

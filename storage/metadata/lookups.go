@@ -7,17 +7,19 @@ import (
 	"time"
 )
 
-// lookup is a question that many clients ask at once: one manifest of one repository. body is set when its bytes are wanted.
+// lookup is a question that many clients ask at once: one manifest of one repository, or one blob. body is set when a manifest's bytes are
+// wanted.
 type lookup struct {
 	repository, tag string
 	digest          sqlDigest // when tag is empty
-	body            bool
+	body, blob      bool
 }
 
 // answer is what a lookup found. Its bytes belong to everybody: they are never changed.
 type answer struct {
 	manifest Manifest
 	body     []byte
+	blob     Blob
 }
 
 // size is about how many bytes an answer takes.

@@ -60,3 +60,19 @@ func followTag(t *testing.T, writes, reads *metadata.Store) {
 	}
 	all.Wait()
 }
+
+// BenchmarkBlob asks for one blob over and over, while nothing is written.
+func BenchmarkBlob(b *testing.B) {
+	s := open(b, metadata.Config{Path: memoryDir(b) + "/metadata.sqlite"})
+	d := digest.FromString("content")
+	u, err := s.StartUpload(b.Context(), "id", "a", digest.SHA256, "")
+	must(b, err)
+	u.Size = 7
+	must(b, s.CommitUpload(b.Context(), u, d))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Blob(b.Context(), "a", d); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
