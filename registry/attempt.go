@@ -65,21 +65,9 @@ func (s *Service) attempt(facts metadata.Upload, declared digest.Digest) (*attem
 
 // append reads a chunk and adds it to the session's bytes, not yet durably.
 func (a *attempt) append(ctx context.Context, c Chunk) error {
-	if c.Body == nil || c.Length == 0 {
-		return nil
-	}
-	n, err := a.s.buffers.transfer(attemptWriter{ctx, a}, a.sum, c.read())
+	n, err := a.s.receive(attemptWriter{ctx, a}, a.sum, c)
 	a.facts.Size += n
-	var reading readError
-	switch {
-	case errors.As(err, &reading):
-		return fmt.Errorf("%w: %w", ErrUploadInterrupted, reading)
-	case err != nil:
-		return explainWrite(err, "write upload %s", a.facts.ID)
-	case c.Length >= 0 && n != c.Length:
-		return ErrSizeInvalid.Withf("the body does not have the %d bytes that its headers promise", c.Length)
-	}
-	return nil
+	return explainWrite(err, "write upload %s", a.facts.ID)
 }
 
 // attemptWriter opens the bytes' writer with the first byte, so that empty chunks touch no storage.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 
 	"berth/storage/metadata"
@@ -154,6 +155,9 @@ func (s *Service) CancelUpload(ctx context.Context, repository, id string) error
 // PushBlob stores a whole blob in one call. It fails with ErrDigestInvalid, ErrSizeInvalid, ErrUploadInterrupted,
 // ErrNoSpace, and ErrDenied when a quota has no room for it, after which nothing is left of it.
 func (s *Service) PushBlob(ctx context.Context, repository string, d digest.Digest, c Chunk) (Descriptor, error) {
+	if held, err := s.Blob(ctx, repository, d); err == nil {
+		return held, s.pushAgain(ctx, repository, d, c)
+	}
 	if err := s.room(); err != nil {
 		return Descriptor{}, err
 	}
@@ -178,6 +182,39 @@ func (s *Service) PushBlob(ctx context.Context, repository string, d digest.Dige
 		return Descriptor{}, fmt.Errorf("%w (and its session is left to expire: %w)", err, cancelled)
 	}
 	return Descriptor{}, err
+}
+
+// pushAgain takes a blob that the repository has: what comes is hashed, and nothing is written. The answer is as good as that to a push, since
+// nobody sees a link before it is durable, and the blob stays as long as after a HEAD.
+func (s *Service) pushAgain(ctx context.Context, repository string, d digest.Digest, c Chunk) error {
+	sum := d.Algorithm().Hash()
+	if _, err := s.receive(io.Discard, sum, c); err != nil {
+		return err
+	}
+	if err := checkDigest(sum, d); err != nil {
+		return err
+	}
+	_, err := s.Blob(ctx, repository, d)
+	if errors.Is(err, ErrBlobUnknown) { // since the client began: its bytes were not kept
+		return ErrUnavailable.Withf("blob %s went away while it was pushed again: push it once more", d)
+	}
+	return err
+}
+
+// receive reads a chunk, writes and hashes it, and returns how many bytes it had.
+func (s *Service) receive(out io.Writer, sum hash.Hash, c Chunk) (int64, error) {
+	if c.Body == nil || c.Length == 0 {
+		return 0, nil
+	}
+	n, err := s.buffers.transfer(out, sum, c.read())
+	var reading readError
+	switch {
+	case errors.As(err, &reading):
+		err = fmt.Errorf("%w: %w", ErrUploadInterrupted, reading)
+	case err == nil && c.Length >= 0 && n != c.Length:
+		err = ErrSizeInvalid.Withf("the body does not have the %d bytes that its headers promise", c.Length)
+	}
+	return n, err
 }
 
 func (c Chunk) checkOffset(size int64) error {
