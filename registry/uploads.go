@@ -55,7 +55,7 @@ func (s *Service) WriteUpload(ctx context.Context, repository, id string, c Chun
 		return Upload{}, err
 	}
 	defer s.sessions.leave(sessionKey(repository, id), h)
-	a, err := s.claim(ctx, repository, id, "")
+	a, err := s.claimNext(ctx, repository, id)
 	if err != nil {
 		return Upload{}, err
 	}
@@ -115,6 +115,18 @@ func (s *Service) FinishUpload(ctx context.Context, repository, id string, c Chu
 		err = a.commit(context.WithoutCancel(ctx), d)
 	}
 	return blobDescriptor(d, a.facts.Size), err
+}
+
+// claimNext claims a session for a chunk. Where this process is the only one, its sessions keep writers apart, and the first chunk needs no
+// claim: it costs a transaction, which waits for those that are being synced.
+func (s *Service) claimNext(ctx context.Context, repository, id string) (*attempt, error) {
+	if s.facts.Alone() {
+		facts, err := s.facts.Upload(ctx, repository, id)
+		if err == nil && facts.Fresh() {
+			return s.attempt(facts, "")
+		}
+	}
+	return s.claim(ctx, repository, id, "")
 }
 
 // claimLast claims a session for its last chunk. When there are no more bytes to write, and nobody else may be writing any, it is enough to

@@ -194,3 +194,6 @@ func millis(t time.Time) any {
 }
 
 func nullable(s string) sql.NullString { return sql.NullString{String: s, Valid: s != ""} }
+
+// Alone reports whether no other process can claim uploads, and a late writer does no harm to what another one wrote.
+func (s *Store) Alone() bool { return !s.db.shared() && !s.config.WholeObjects }

@@ -45,6 +45,9 @@ type Upload struct {
 	Unclaimed bool
 }
 
+// Fresh reports whether the session has a key under which nobody has claimed to write yet.
+func (u Upload) Fresh() bool { return u.Epoch == 1 && u.Size == 0 && u.Key != "" && u.Committed == "" }
+
 // StartUpload records a new session in a repository, made if missing. With a declared digest that is already the digest
 // of a blob, and that is not quarantined, that blob is pinned and no key is allocated. Each call needs a new id, also one that
 // repeats a failed call.
