@@ -84,8 +84,8 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 // serve runs the registry until ctx ends, and then drains it. The reloader follows the configuration meanwhile.
 func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) (err error) {
 	log := reload.log
-	if _, chosen := os.LookupEnv("GOGC"); c.Storage.Driver == "s3" && !chosen {
-		debug.SetGCPercent(50) // storage.s3.memory is what uploads may hold: garbage is not to double what they need beside it
+	if _, chosen := os.LookupEnv("GOGC"); !chosen {
+		debug.SetGCPercent(garbage(c.Storage.Driver))
 	}
 	stores, err := openStores(ctx, c, s.environ, lockWait, log)
 	if err != nil {
@@ -142,6 +142,14 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 		{server: &http.Server{Handler: adminHandler(stores, reload, reaper, keeper), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second},
 	}, debug...)
 	return runServers(ctx, log, reload.tasks(append(keeper.tasks(), reaper.Run, followPulls, entrance.source.Run, reload.manager.stopping)...), services...)
+}
+
+// garbage is how much of it there may be, in percent of what is in use.
+func garbage(driver string) int {
+	if driver == "s3" {
+		return 50 // storage.s3.memory is what uploads may hold: garbage is not to double what they need beside it
+	}
+	return 200 // little is in use, some MiB: collecting as often as Go does by default would take a tenth of the processor time of small requests
 }
 
 // inTheClear reports whether other machines send what they send without TLS.
