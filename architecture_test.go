@@ -59,7 +59,7 @@ func rules() map[string][]string {
 		"conformance/client":                {},
 		"conformance/server":                {},
 		"conformance/clients":               {"conformance/server", "storage/metadata/postgrestest"},
-		"conformance/bench":                  {"conformance/client", "conformance/server", "storage/s3/s3test", "storage/metadata/postgrestest"},
+		"conformance/bench":                 {"conformance/client", "conformance/server", "storage/s3/s3test", "storage/metadata/postgrestest"},
 	}
 }
 
