@@ -197,11 +197,16 @@ func TestHostileFiles(t *testing.T) {
 // TestHostileDatabases takes no database that would have the registry read or delete what are no blobs, or run what is in it.
 func TestHostileDatabases(t *testing.T) {
 	for statement, says := range map[string]string{
-		`UPDATE blobs SET key = 'token-keys.pem' WHERE size = 0`:                        "keys that are no blob's",
-		`INSERT INTO dead_keys (key, delete_after) VALUES ('tls/key.pem', 0)`:           "keys that are no blob's",
-		`INSERT INTO generations (prefix, opened_at) VALUES ('tls', 0)`:                 "keys that are no blob's",
-		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END`:             "it has a trigger \"t\" of its own",
-		`DROP TABLE backups; ALTER TABLE tags RENAME TO other; DROP TABLE repositories`: "no facts of a registry",
+		`UPDATE blobs SET key = 'token-keys.pem' WHERE size = 0`:              "keys that are no blob's",
+		`INSERT INTO dead_keys (key, delete_after) VALUES ('tls/key.pem', 0)`: "keys that are no blob's",
+		`INSERT INTO generations (prefix, opened_at) VALUES ('tls', 0)`:       "keys that are no blob's",
+		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END`:   "it has a trigger \"t\" of its own",
+		// SQLite does not mind in which letters the kind of an entry is written.
+		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END; PRAGMA writable_schema = 1;
+		 UPDATE sqlite_schema SET type = 'TRIGGER' WHERE name = 't'`: "it has views",
+		`CREATE VIEW v AS SELECT 1; PRAGMA writable_schema = 1; UPDATE sqlite_schema SET type = 'View' WHERE name = 'v'`:           "it has views",
+		`PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = replace(sql, 'links + 1', 'links') WHERE name = 'quota_links'`: "it has a trigger \"quota_links\" of its own",
+		`DROP TABLE backups; ALTER TABLE tags RENAME TO other; DROP TABLE repositories`:                                            "no facts of a registry",
 	} {
 		s := filled(t)
 		path := filepath.Join(t.TempDir(), "snapshot")

@@ -236,7 +236,8 @@ func (s *Store) MoveBlob(ctx context.Context, d digest.Digest) (key string, err 
 
 // foreign are queries that count what no snapshot has: whoever opens one that does would run it, or read and delete files of other kinds.
 var foreign = map[string]string{
-	"it has views": `SELECT count(*) FROM sqlite_schema WHERE type = 'view'`,
+	// SQLite takes a 'VIEW' or a 'Trigger' for what it is, too.
+	"it has views, or entries of a kind that is unknown": `SELECT count(*) FROM sqlite_schema WHERE coalesce(type, '') NOT IN ('table', 'index', 'trigger')`,
 	"it has keys that are no blob's": `SELECT count(*) FROM (
 		SELECT key FROM blobs UNION ALL SELECT key FROM dead_keys UNION ALL SELECT prefix FROM generations
 		UNION ALL SELECT key FROM uploads WHERE key IS NOT NULL UNION ALL SELECT spare FROM uploads WHERE spare IS NOT NULL) 
