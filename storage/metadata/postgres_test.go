@@ -2,6 +2,7 @@ package metadata_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -248,4 +249,45 @@ func TestMoveRefuses(t *testing.T) {
 	s, err = metadata.Open(t.Context(), quick(path)) // it is not moved
 	must(t, err)
 	must(t, s.Close())
+}
+
+// TestFoldBesideOthers adds up a quota whose row others write without a pause.
+func TestFoldBesideOthers(t *testing.T) {
+	dsn := postgresServer(t).NewDatabase(t, "")
+	s := open(t, metadata.Config{DSN: dsn})
+	must(t, s.SetQuotas(t.Context(), []metadata.Quota{{Repositories: []string{"a"}, Match: func(name string) bool { return name == "a" }, Bytes: 1 << 40}}))
+	must(t, push(t.Context(), s, "a", "upload", blob(1)))
+	stop := crowdQuota(t, dsn)
+	err := s.FoldQuotas(t.Context())
+	stop()
+	must(t, err)
+}
+
+// crowdQuota has transactions write the row of a quota, each begun before the last one ended, until stop.
+func crowdQuota(t *testing.T, dsn string) (stop func()) {
+	t.Helper()
+	db, err := sql.Open("pgx", dsn)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	started := make(chan error, 2)
+	for range 2 {
+		all.Go(func() {
+			for first := true; ctx.Err() == nil; first = false {
+				_, err := db.Exec(`DO $$ BEGIN UPDATE quotas SET used_tags = used_tags; PERFORM pg_sleep(0.01); END $$`)
+				if first {
+					started <- err
+				}
+				if err != nil && !first {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	must(t, errors.Join(<-started, <-started))
+	return func() {
+		cancel()
+		all.Wait()
+		must(t, db.Close())
+	}
 }

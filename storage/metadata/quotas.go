@@ -310,11 +310,14 @@ func (s *Store) growAtOnce(ctx context.Context, repository string, fn func(conte
 	return s.grow(ctx, repository, fresh, fn)
 }
 
+// lockQuota writes the row of a quota.
+const lockQuota = `UPDATE quotas SET used_bytes = used_bytes WHERE id = $1`
+
 // begin writes the rows of quotas, and returns what of them is used.
 func (quotas quotasInForce) begin(ctx context.Context, t *tx) ([]QuotaUse, error) {
 	before := make([]QuotaUse, len(quotas))
 	for i, q := range quotas {
-		if _, err := t.exec(ctx, `UPDATE quotas SET used_bytes = used_bytes WHERE id = $1`, q.id); err != nil {
+		if _, err := t.exec(ctx, lockQuota, q.id); err != nil {
 			return nil, err
 		}
 		var err error
@@ -441,7 +444,7 @@ func (s *Store) FoldQuotas(ctx context.Context) error {
 	for _, q := range *quotas {
 		for {
 			n := 0
-			err := s.db.update(ctx, apart, func(ctx context.Context, t *tx) (err error) {
+			err := s.db.update(ctx, fresh, func(ctx context.Context, t *tx) (err error) {
 				n, err = fold(ctx, t, q.id)
 				return err
 			})
@@ -457,6 +460,10 @@ func (s *Store) FoldQuotas(ctx context.Context) error {
 }
 
 func fold(ctx context.Context, t *tx, quota int64) (changes int, err error) {
+	// First, as those who add do: it waits for its turn among them. Beside those that never pause, it would have to begin again for ever.
+	if _, err := t.exec(ctx, lockQuota, quota); err != nil {
+		return 0, err
+	}
 	var bytes, tags int64
 	_, err = collect(ctx, t, func(row scanner) (struct{}, error) {
 		var b, n int64
