@@ -233,6 +233,9 @@ func (db *postgresDB) repeat(ctx context.Context, call func() error) error {
 	started := time.Now()
 	for attempt := 1; ; attempt++ {
 		err := call()
+		if otherWasFirst(err) && ctx.Err() == nil {
+			attempt = min(attempt, 4) // somebody's push ended by that: it is no reason to give up, nor to wait for long
+		}
 		if err == nil || attempt == attempts || !mayRepeat(err) || lostConnection(err) && time.Since(started) > connectTimeout/2 {
 			return classifyPostgres(err)
 		}
@@ -242,6 +245,13 @@ func (db *postgresDB) repeat(ctx context.Context, call func() error) error {
 			return classifyPostgres(err)
 		}
 	}
+}
+
+// otherWasFirst reports whether a transaction wanted to write a quota's row while one of another server did, and could not go on from
+// what it had seen when that one ended.
+func otherWasFirst(err error) bool {
+	_, turn := errors.AsType[*lostTurn](err)
+	return turn && code(err) == "40001"
 }
 
 // mayRepeat reports whether a call had no effect and may have its effect later: it could not be serialized with another one,

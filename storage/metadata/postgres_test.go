@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -251,41 +252,47 @@ func TestMoveRefuses(t *testing.T) {
 	must(t, s.Close())
 }
 
-// TestFoldBesideOthers adds up a quota whose row others write without a pause.
-func TestFoldBesideOthers(t *testing.T) {
+// TestQuotaBesideOthers adds to a quota, and adds it up, while another server writes its row almost without a pause.
+func TestQuotaBesideOthers(t *testing.T) {
 	dsn := postgresServer(t).NewDatabase(t, "")
 	s := open(t, metadata.Config{DSN: dsn})
 	must(t, s.SetQuotas(t.Context(), []metadata.Quota{{Repositories: []string{"a"}, Match: func(name string) bool { return name == "a" }, Bytes: 1 << 40}}))
 	must(t, push(t.Context(), s, "a", "upload", blob(1)))
-	stop := crowdQuota(t, dsn)
-	err := s.FoldQuotas(t.Context())
+	pause, stop := crowdQuota(t, dsn)
+	time.AfterFunc(4*time.Second, pause)
+	put := s.PutManifest(t.Context(), "a", image("one", []string{"x"}))
+	fold := s.FoldQuotas(t.Context())
 	stop()
-	must(t, err)
+	must(t, errors.Join(fold, put))
 }
 
-// crowdQuota has transactions write the row of a quota, each begun before the last one ended, until stop.
-func crowdQuota(t *testing.T, dsn string) (stop func()) {
+// crowdQuota has transactions write the row of a quota, each begun before the last one ended, until pause, and then with pauses until stop.
+func crowdQuota(t *testing.T, dsn string) (pause, stop func()) {
 	t.Helper()
 	db, err := sql.Open("pgx", dsn)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
-	started := make(chan error, 2)
-	for range 2 {
+	started := make(chan error, 3)
+	var pausing atomic.Bool
+	for range 3 {
 		all.Go(func() {
 			for first := true; ctx.Err() == nil; first = false {
-				_, err := db.Exec(`DO $$ BEGIN UPDATE quotas SET used_tags = used_tags; PERFORM pg_sleep(0.01); END $$`)
+				_, err := db.Exec(`DO $$ BEGIN UPDATE quotas SET used_tags = used_tags; PERFORM pg_sleep(0.02); END $$`)
 				if first {
 					started <- err
 				}
 				if err != nil && !first {
 					t.Error(err)
 				}
+				if pausing.Load() {
+					time.Sleep(20 * time.Millisecond)
+				}
 			}
 		})
 	}
-	must(t, errors.Join(<-started, <-started))
-	return func() {
+	must(t, errors.Join(<-started, <-started, <-started))
+	return func() { pausing.Store(true) }, func() {
 		cancel()
 		all.Wait()
 		must(t, db.Close())

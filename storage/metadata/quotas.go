@@ -313,12 +313,18 @@ func (s *Store) growAtOnce(ctx context.Context, repository string, fn func(conte
 // lockQuota writes the row of a quota.
 const lockQuota = `UPDATE quotas SET used_bytes = used_bytes WHERE id = $1`
 
+// lostTurn is the error of a transaction that tried to be the next to write a quota's row.
+type lostTurn struct{ err error }
+
+func (l *lostTurn) Error() string { return l.err.Error() }
+func (l *lostTurn) Unwrap() error { return l.err }
+
 // begin writes the rows of quotas, and returns what of them is used.
 func (quotas quotasInForce) begin(ctx context.Context, t *tx) ([]QuotaUse, error) {
 	before := make([]QuotaUse, len(quotas))
 	for i, q := range quotas {
 		if _, err := t.exec(ctx, lockQuota, q.id); err != nil {
-			return nil, err
+			return nil, &lostTurn{err}
 		}
 		var err error
 		if before[i], err = quotaUse(ctx, t, q.id); err != nil {
