@@ -3,6 +3,7 @@ package registry_test
 import (
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"testing"
 
@@ -54,7 +55,16 @@ func TestQuotaEarly(t *testing.T) {
 			_, err := f.FinishUpload(t.Context(), "a", u.ID, large(1000), d)
 			return err
 		},
-		"PUT of unknown length": func() error { _, err := f.FinishUpload(t.Context(), "a", start().ID, whole, d); return err },
+		"PATCH of more than a number holds": func() error {
+			u := start()
+			if _, err := f.WriteUpload(t.Context(), "a", u.ID, registry.Chunk{Body: io.NopCloser(strings.NewReader("x")), Length: 1, Offset: 0}); err != nil {
+				return err
+			}
+			_, err := f.WriteUpload(t.Context(), "a", u.ID, large(math.MaxInt64))
+			return err
+		},
+		"POST of as much as a number holds": func() error { _, err := f.PushBlob(t.Context(), "a", d, large(math.MaxInt64)); return err },
+		"PUT of unknown length":             func() error { _, err := f.FinishUpload(t.Context(), "a", start().ID, whole, d); return err },
 	} {
 		var refused *registry.Error
 		if err := push(); !errors.As(err, &refused) || refused.Kind() != registry.ErrDenied || !strings.Contains(refused.Message, "the quota for ** is 1000 B, and 0 B are used") {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 
 	"berth/storage/metadata"
 
@@ -67,7 +68,7 @@ func (s *Service) WriteUpload(ctx context.Context, repository, id string, c Chun
 	if err := c.checkOffset(start.Size); err != nil {
 		return start, err
 	}
-	if err := s.checkQuota(ctx, repository, start.Size+max(c.Length, 0), ""); err != nil {
+	if err := s.checkQuota(ctx, repository, c.end(start.Size), ""); err != nil {
 		return start, err
 	}
 	interrupted := a.append(ctx, c)
@@ -104,7 +105,7 @@ func (s *Service) FinishUpload(ctx context.Context, repository, id string, c Chu
 	if err := c.checkOffset(a.facts.Size); err != nil {
 		return Descriptor{}, err
 	}
-	if err := s.checkQuota(ctx, repository, a.facts.Size+max(c.Length, 0), d); err != nil {
+	if err := s.checkQuota(ctx, repository, c.end(a.facts.Size), d); err != nil {
 		return Descriptor{}, err
 	}
 	err = a.append(ctx, c)
@@ -235,6 +236,9 @@ func (c Chunk) checkOffset(size int64) error {
 	}
 	return nil
 }
+
+// end is how large an upload is with the chunk, at the least: a client may promise more than a number holds.
+func (c Chunk) end(size int64) int64 { return size + min(max(c.Length, 0), math.MaxInt64-size) }
 
 // read returns the chunk's body, cut off one byte after its length so that too much is noticed.
 func (c Chunk) read() io.Reader {

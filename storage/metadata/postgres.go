@@ -130,7 +130,7 @@ func (db *postgresDB) update(ctx context.Context, d durability, fn func(context.
 	}
 	if d == alone {
 		return db.repeat(ctx, func() error {
-			return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, db.alone(fn))
+			return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelSerializable}, db.alone(fn))
 		})
 	}
 	// Once it began its outcome is awaited, as with SQLite: the client may go away, what it did should not hang.
@@ -204,8 +204,8 @@ func (db *postgresDB) within(fn func(context.Context, *tx) error) func(context.C
 	}
 }
 
-// alone has fn run its statements in a transaction that locks tables. They are prepared in it, too: on another connection that would
-// wait for the lock.
+// alone has fn run its statements in a transaction that locks tables, before it looks at anything. Who had looked before and writes after it
+// is serializable too, and begins again. The statements are prepared in it: on another connection that would wait for the lock.
 func (db *postgresDB) alone(fn func(context.Context, *tx) error) func(context.Context, *sql.Tx) error {
 	return func(ctx context.Context, transaction *sql.Tx) error {
 		for _, statement := range []string{

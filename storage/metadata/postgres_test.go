@@ -18,6 +18,7 @@ import (
 	"berth/storage/metadata/metatest"
 	"berth/storage/metadata/postgrestest"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -296,5 +297,38 @@ func crowdQuota(t *testing.T, dsn string) (pause, stop func()) {
 		cancel()
 		all.Wait()
 		must(t, db.Close())
+	}
+}
+
+// TestCountBesideOthers has a quota counted while others have looked and not written yet: they see no quota, and have to look again.
+func TestCountBesideOthers(t *testing.T) {
+	dsn := postgresServer(t).NewDatabase(t, "")
+	s := open(t, metadata.Config{DSN: dsn})
+	must(t, s.PutManifest(t.Context(), "a", image("one", []string{"x"})))
+	must(t, push(t.Context(), s, "a", "upload", blob(1)))
+	must(t, s.PutManifest(t.Context(), "b", image("one", nil)))
+	db, err := sql.Open("pgx", dsn)
+	must(t, err)
+	defer db.Close()
+	for _, statement := range []string{
+		`INSERT INTO tags (repository, name, manifest, updated_at, updated_by) SELECT repository, 'y', id, 0, '' FROM manifests`,
+		`DELETE FROM tags WHERE name = 'x'`,
+		`DELETE FROM repository_blobs`,
+		`INSERT INTO repository_blobs (repository, digest, leased_until) SELECT r.id, b.digest, 0 FROM repositories r, blobs b WHERE r.name = 'b'`,
+	} {
+		other, err := db.BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelSerializable})
+		must(t, err)
+		var n int
+		must(t, other.QueryRow(`SELECT count(*) FROM repositories`).Scan(&n))
+		must(t, s.SetQuotas(t.Context(), []metadata.Quota{{Repositories: []string{statement}, Match: func(string) bool { return true }, Bytes: 1 << 40}}))
+		_, err = other.Exec(statement)
+		if err == nil {
+			err = other.Commit()
+		}
+		if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != "40001" {
+			t.Errorf("%s: %v", statement, err)
+		}
+		_ = other.Rollback() // which it is already, when it was refused at its end
+		mustAudit(t, s)
 	}
 }

@@ -405,7 +405,7 @@ func (s *Store) CheckQuota(ctx context.Context, repository string, size int64, d
 			if err != nil {
 				return err
 			}
-			if u.Bytes == 0 || u.UsedBytes+max(size, 1) <= u.Bytes {
+			if u.Bytes == 0 || max(size, 1) <= u.Bytes-u.UsedBytes {
 				continue
 			}
 			counted, err := t.exists(ctx, `SELECT 1 FROM quota_blobs WHERE quota = $1 AND digest = $2`, q.id, sqlDigest(d))
@@ -447,8 +447,12 @@ func (s *Store) FoldQuotas(ctx context.Context) error {
 	if quotas == nil {
 		return nil
 	}
+	changed, err := s.changedQuotas(ctx)
+	if err != nil {
+		return err
+	}
 	for _, q := range *quotas {
-		for {
+		for slices.Contains(changed, q.id) {
 			n := 0
 			err := s.db.update(ctx, fresh, func(ctx context.Context, t *tx) (err error) {
 				n, err = fold(ctx, t, q.id)
@@ -463,6 +467,15 @@ func (s *Store) FoldQuotas(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// changedQuotas returns the ids of the quotas in force of which something was added or taken away since that was added up.
+func (s *Store) changedQuotas(ctx context.Context) (ids []int64, err error) {
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		ids, err = collect(ctx, t, scanID, `SELECT q.id FROM quotas q WHERE EXISTS (SELECT 1 FROM quota_changes c WHERE c.quota = q.id)`)
+		return err
+	})
+	return ids, err
 }
 
 func fold(ctx context.Context, t *tx, quota int64) (changes int, err error) {
