@@ -17,7 +17,7 @@ const (
 	maxBatch = 128
 	// checkpointAt is the size of the write-ahead log in bytes at which it is copied into the database, beside the
 	// commits that go on.
-	checkpointAt = 4 << 20
+	checkpointAt = 16 << 20
 	// truncateAt is the size at which commits wait until the log was copied and begins anew: beside commits that
 	// never pause, it would grow for ever.
 	truncateAt = 64 << 20
