@@ -55,6 +55,7 @@ type Service struct {
 	sessions      sessions
 	pulls         pulls
 	buffers       buffers
+	small         smallBlobs
 	log           *slog.Logger
 	lost          rate.Sometimes // logs blobs without bytes
 }
@@ -101,7 +102,13 @@ func (s *Service) OpenBlob(ctx context.Context, repository string, d digest.Dige
 	if err != nil {
 		return nil, explain(err, ErrBlobUnknown, "find blob %s", d)
 	}
+	if r, ok := s.small.open(b.Key, b.Size); ok {
+		return &Blob{Descriptor: blobDescriptor(d, b.Size), ReadSeekCloser: r}, nil
+	}
 	r, err := s.blobs.Open(ctx, b.Key, b.Size)
+	if err == nil {
+		r, err = s.small.remember(b.Key, d, b.Size, r)
+	}
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrShort) {
 		s.lost.Do(func() {
 			s.log.Error("a blob has no bytes, or not all: registry fsck --repair quarantines such blobs, so that a push heals them",
