@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -100,6 +101,38 @@ func BenchmarkWriteBack(b *testing.B) {
 		}
 	}
 	benchmarkRatio(b, "×without", put(writeBackStride), put(math.MaxInt64))
+}
+
+// BenchmarkWriteDirect compares storing 256 MiB past the page cache with storing it through that, in time and in processor time.
+func BenchmarkWriteDirect(b *testing.B) {
+	s := benchmarkStore(b)
+	if !s.direct.possible {
+		b.Skip("the file system is none on which that is done")
+	}
+	pieces := make([][]byte, 2048)
+	for i := range pieces {
+		pieces[i] = make([]byte, 128<<10)
+	}
+	var spent [2]time.Duration // on the processor: directly, and through the cache
+	put := func(at int) func(int) error {
+		return func(int) error {
+			s.direct.possible = at == 0
+			before := processorTime(b)
+			c, err := storagetest.Append(b.Context(), s, storage.Checkpoint{Key: "a"}, pieces...)
+			spent[at] += processorTime(b) - before
+			return errors.Join(err, s.Delete(b.Context(), c.Key))
+		}
+	}
+	benchmarkRatio(b, "×cached", put(0), put(1))
+	b.ReportMetric(spent[0].Seconds()/spent[1].Seconds(), "×cached-CPU")
+}
+
+func processorTime(b *testing.B) time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 // BenchmarkPutParallel shows what writers in one directory save when they share its sync.

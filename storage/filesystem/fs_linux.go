@@ -34,3 +34,37 @@ func startWriteBack(f File, offset, n int64) {
 		})
 	}
 }
+
+// writesDirect reports whether the file system of a directory is one on which writes past the page cache are known to pay. Over a network,
+// each would wait for its answer.
+func writesDirect(dir string) bool {
+	var s unix.Statfs_t
+	err := unix.Statfs(dir, &s)
+	return err == nil && (s.Type == unix.EXT4_SUPER_MAGIC || s.Type == unix.XFS_SUPER_MAGIC)
+}
+
+// setDirect says whether writes to a file go past the page cache, and reports whether that could be said.
+func setDirect(f File, on bool) bool {
+	file, ok := f.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	done := false
+	err = raw.Control(func(fd uintptr) {
+		flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+		if err != nil {
+			return
+		}
+		flags &^= unix.O_DIRECT
+		if on {
+			flags |= unix.O_DIRECT
+		}
+		_, err = unix.FcntlInt(fd, unix.F_SETFL, flags)
+		done = err == nil
+	})
+	return err == nil && done
+}

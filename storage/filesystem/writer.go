@@ -22,6 +22,8 @@ type writer struct {
 	durable int64 // synced
 	flushed int64 // handed to write-back
 	fresh   bool  // the file's entry in its directory may not be durable
+	direct  bool  // writes go past the page cache
+	refused bool  // they can't
 	err     error // what ended the writer
 }
 
@@ -30,7 +32,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	if err := w.pace(); err != nil {
 		return 0, err
 	}
-	n, err := w.file.Write(p)
+	n, err := w.put(p)
 	w.size += int64(n)
 	return n, w.fail(err)
 }
