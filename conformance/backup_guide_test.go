@@ -22,7 +22,12 @@ func TestBackupGuide(t *testing.T) {
 		t.Fatal("the guide has no part about S3")
 	}
 	t.Run("files", func(t *testing.T) {
-		g := newLossyGuide(t, func(string) []string { return nil }, "")
+		s3 := s3test.Start(t, s3test.MinIO)
+		backups := s3.Bucket(t)
+		files = strings.ReplaceAll(files, "s3://backups/", "s3://"+backups+"/")
+		g := newLossyGuide(t, func(string) []string {
+			return []string{"AWS_ACCESS_KEY_ID=" + s3test.AccessKey, "AWS_SECRET_ACCESS_KEY=" + s3test.SecretKey, "AWS_ENDPOINT_URL=" + s3.URL}
+		}, "")
 		out := g.follow(t, files)
 		if !strings.Contains(out, "facts, 1 blobs)") || !strings.Contains(out, ": 0 findings") {
 			t.Error(out)
@@ -33,6 +38,9 @@ func TestBackupGuide(t *testing.T) {
 		}
 		if other, err := os.ReadFile(filepath.Join(g.directory, "elsewhere/registry.tar")); err != nil || len(other) < len(one) {
 			t.Errorf("%d bytes elsewhere of %d, %v", len(other), len(one), err)
+		}
+		if n := s3.Objects(t, backups); n != 1 {
+			t.Errorf("%d backups are in the bucket", n)
 		}
 		if nights, err := filepath.Glob(filepath.Join(g.directory, "backup/registry-*.tar")); err != nil || len(nights) != 1 {
 			t.Errorf("of this night there are %q, %v", nights, err)

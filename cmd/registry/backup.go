@@ -125,7 +125,7 @@ type backingUp struct {
 func backupCommand(s streams) *cobra.Command {
 	var b backingUp
 	command := &cobra.Command{
-		Use:   "backup [CONFIG] [--to FILE]",
+		Use:   "backup [CONFIG] [--to FILE|s3://BUCKET/KEY]",
 		Short: "Back up the facts now, and with --to the blobs and keys, too",
 		Long: `Back up the registry, while it serves or not: a running server does it itself. registry restore brings it back.
 
@@ -135,9 +135,12 @@ metadata.sqlite.backup.keep, the oldest goes.
 
 With --to, write a file, which is a tar: the database, and, if asked for, exactly the blobs that it names, and keys. A file of that name
 is replaced when the new one is whole and on the disk, and stays as it is otherwise. --to - writes to standard output, for a program that
-takes it elsewhere:
+takes it elsewhere. --to s3://BUCKET/KEY writes it to a bucket, in parts, without a file here; it is seen when it is whole, and an object of
+that key stays as it is otherwise. The endpoint, the credentials, the encryption and the storage class are those of storage.s3 where the
+registry is in S3 itself, but its own objects are refused: name another bucket, or a key outside of storage.s3.rootdirectory. Else the
+environment says them (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL for a server that is not AWS):
 
-  registry backup --with-blobs --to - | aws s3 cp - s3://backups/registry.tar
+  registry backup --with-blobs --to s3://backups/registry.tar
 
 Whoever reads the file has every image in it, so that only its owner may. Keys are left out unless --with-keys: those of the CA, of the
 server's certificate and of tokens, and the password of the first start, if its file is still there. Passwords and access tokens work
@@ -147,6 +150,9 @@ configuration itself, are never in it. As with every command, CONFIG is the argu
 The exit code is 0 when the backup is whole, and 1 when there is none.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
+			if err := refuseTarget(args, "--to"); err != nil {
+				return err
+			}
 			c, _, err := s.loadConfig(args)
 			switch {
 			case err != nil:
@@ -161,7 +167,7 @@ The exit code is 0 when the backup is whole, and 1 when there is none.`,
 			return s.backup(command.Context(), c)
 		},
 	}
-	command.Flags().StringVar(&b.to, "to", "", "write a file, or to standard output with -")
+	command.Flags().StringVar(&b.to, "to", "", "write a file, an object s3://BUCKET/KEY, or to standard output with -")
 	command.Flags().BoolVar(&b.Blobs, "with-blobs", false, "with the bytes of all blobs")
 	command.Flags().BoolVar(&b.Keys, "with-keys", false, "with the keys, which whoever reads the file then has")
 	return command
@@ -243,7 +249,7 @@ func (s streams) backupFile(ctx context.Context, c *config.Config, b backingUp) 
 	case "":
 		return errors.New("--to needs the name of a file, or - for standard output")
 	}
-	if err := atomicfile.Stream(b.to, 0o600, write); err != nil {
+	if err := s.writeTo(ctx, c, b.to, write); err != nil {
 		return err
 	}
 	what := []string{"facts"}
@@ -255,6 +261,18 @@ func (s streams) backupFile(ctx context.Context, c *config.Config, b backingUp) 
 	}
 	_, err = fmt.Fprintf(s.out, "%s (%s: %s)\n", b.to, bytesString(summary.Size), strings.Join(what, ", "))
 	return err
+}
+
+// writeTo writes a file, or an object in S3, that is there when it is whole.
+func (s streams) writeTo(ctx context.Context, c *config.Config, to string, write func(io.Writer) error) error {
+	if !strings.HasPrefix(to, bucketScheme) {
+		return atomicfile.Stream(to, 0o600, write)
+	}
+	o, err := s.openObject(ctx, c, to, true)
+	if err != nil {
+		return err
+	}
+	return o.stream(ctx, write)
 }
 
 // backupTo has the running server write a file to w, or writes it by itself when there is none.

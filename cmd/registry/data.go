@@ -131,7 +131,12 @@ func openBlobs(ctx context.Context, c config.Storage, directory string) (storage
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return nil, err
 	}
-	return s3.Open(ctx, s3.Config{
+	return s3.Open(ctx, s3Config(c))
+}
+
+// s3Config is how the blob store is reached that is configured.
+func s3Config(c config.Storage) s3.Config {
+	return s3.Config{
 		AccessKey:        string(c.S3.AccessKey),
 		SecretKey:        string(c.S3.SecretKey),
 		SessionToken:     string(c.S3.SessionToken),
@@ -153,7 +158,7 @@ func openBlobs(ctx context.Context, c config.Storage, directory string) (storage
 		ChunkSize:        int64(c.S3.ChunkSize),
 		Checksum:         c.S3.Checksum,
 		RedirectEndpoint: c.Redirect.Endpoint,
-	})
+	}
 }
 
 // lockDirectory keeps a second registry out of a data directory, whatever database it is configured with.

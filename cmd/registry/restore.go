@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"berth/atomicfile"
@@ -33,10 +34,10 @@ type restoring struct {
 func restoreCommand(s streams) *cobra.Command {
 	var r restoring
 	command := &cobra.Command{
-		Use:   "restore [CONFIG] [--from FILE|NAME]",
+		Use:   "restore [CONFIG] [--from FILE|s3://BUCKET/KEY|NAME]",
 		Short: "Bring back a registry from a backup",
-		Long: `Bring back what registry backup stored, and check what came back: from the file that --from names (- is standard input), or from a
-snapshot in the blob store, the newest unless --from names one of those that --list prints. A name that has the form of a snapshot's is
+		Long: `Bring back what registry backup stored, and check what came back: from the file that --from names (- is standard input), from
+an object s3://BUCKET/KEY (reached as registry backup --help says), or from a snapshot in the blob store, the newest unless --from names one of those that --list prints. A name that has the form of a snapshot's is
 one; a file of such a name has to be given with its directory.
 
 The database is put where the configuration has it. What was pushed after the backup is lost: its bytes, if they are there, are put on the
@@ -54,6 +55,9 @@ The exit code is 0 when all is well, and 1 when something is missing or the rest
   ssh backup cat registry.tar | registry restore config.yml --from -`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
+			if err := refuseTarget(args, "--from"); err != nil {
+				return err
+			}
 			c, _, err := s.loadConfig(args)
 			if err != nil {
 				return err
@@ -64,7 +68,7 @@ The exit code is 0 when all is well, and 1 when something is missing or the rest
 			return s.restore(command.Context(), c, r)
 		},
 	}
-	command.Flags().StringVar(&r.from, "from", "", "a file, - for standard input, or a snapshot's name instead of the newest")
+	command.Flags().StringVar(&r.from, "from", "", "a file, an object s3://BUCKET/KEY, - for standard input, or a snapshot's name instead of the newest")
 	command.Flags().BoolVar(&r.list, "list", false, "list the snapshots in the blob store, and restore none")
 	command.Flags().BoolVar(&r.replace, "replace", false, "move a database and keys that are there out of the way first")
 	command.Flags().BoolVar(&r.asJSON, "json", false, "print the list, or the report of the check, as JSON")
@@ -87,7 +91,7 @@ func (s streams) restore(ctx context.Context, c *config.Config, r restoring) (er
 	if r.list {
 		return s.printSnapshots(all, r.asJSON)
 	}
-	from, err := s.origin(blobs, all, r.from)
+	from, err := s.origin(ctx, c, blobs, all, r.from)
 	if err != nil {
 		return err
 	}
@@ -147,7 +151,9 @@ type origin struct {
 }
 
 // origin opens what --from names.
-func (s streams) origin(blobs storage.Blobs, snapshots []storage.Object, from string) (o origin, err error) {
+func (s streams) origin(
+	ctx context.Context, c *config.Config, blobs storage.Blobs, snapshots []storage.Object, from string,
+) (o origin, err error) {
 	if from == "" || from == "latest" || metadata.IsBackupName(from) {
 		chosen, err := choose(snapshots, from)
 		return origin{
@@ -156,16 +162,9 @@ func (s streams) origin(blobs storage.Blobs, snapshots []storage.Object, from st
 			close:    func() error { return nil },
 		}, err
 	}
-	in, name := io.NopCloser(s.in), "standard input"
-	if from != "-" {
-		in, err = os.Open(from)
-		if errors.Is(err, fs.ErrNotExist) {
-			return o, fmt.Errorf("%w, and no snapshot's name: registry restore --list prints those", err)
-		}
-		if err != nil {
-			return o, err
-		}
-		name = from
+	in, name, err := s.openFrom(ctx, c, from)
+	if err != nil {
+		return o, err
 	}
 	file, err := backup.NewReader(bufio.NewReaderSize(in, 128<<10))
 	if err != nil {
@@ -173,6 +172,26 @@ func (s streams) origin(blobs storage.Blobs, snapshots []storage.Object, from st
 	}
 	file.Progress = s.readProgress(file.Manifest.Size())
 	return origin{name: name, database: file.Database, file: file, close: in.Close}, nil
+}
+
+// openFrom opens standard input, an object in S3, or a file, and says what it is.
+func (s streams) openFrom(ctx context.Context, c *config.Config, from string) (in io.ReadCloser, name string, err error) {
+	if from == "-" {
+		return io.NopCloser(s.in), "standard input", nil
+	}
+	if strings.HasPrefix(from, bucketScheme) {
+		o, err := s.openObject(ctx, c, from, false)
+		if err != nil {
+			return nil, "", err
+		}
+		in, err := o.open(ctx)
+		return in, from, err
+	}
+	in, err = os.Open(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w, and no snapshot's name: registry restore --list prints those", err)
+	}
+	return in, from, err
 }
 
 // readProgress returns what shows on a terminal how much of a file was read.
