@@ -218,16 +218,16 @@ func hide(ctx context.Context, t *tx, repository int64, d digest.Digest) (bool, 
 
 // unlink removes a link, with the blob of so many bytes when this was its last one. It fails with ErrNotFound.
 func (s *Store) unlink(ctx context.Context, t *tx, repository int64, d digest.Digest) (size int64, dropped bool, err error) {
+	// The queue first, as link and commitAtOnce lock these rows: the other way round, a delete and a push of one blob end in a deadlock.
+	if _, err := t.exec(ctx, `DELETE FROM gc_queue WHERE repository = $1 AND digest = $2`, repository, sqlDigest(d)); err != nil {
+		return 0, false, err
+	}
 	n, err := t.exec(ctx, `DELETE FROM repository_blobs WHERE repository = $1 AND digest = $2`, repository, sqlDigest(d))
 	if err != nil {
 		return 0, false, err
 	}
 	if n == 0 {
 		return 0, false, ErrNotFound
-	}
-	_, err = t.exec(ctx, `DELETE FROM gc_queue WHERE repository = $1 AND digest = $2`, repository, sqlDigest(d))
-	if err != nil {
-		return 0, false, err
 	}
 	return s.drop(ctx, t, d)
 }
