@@ -81,6 +81,8 @@ var audits = []audit{
 	{query: `SELECT 'quota ' || q.repositories || ' counts a blob that none of its repositories has' FROM quota_blobs b JOIN quotas q ON q.id = b.quota
 	 WHERE NOT EXISTS (SELECT 1 FROM repository_blobs l JOIN quota_repositories r ON r.repository = l.repository
 	   WHERE l.digest = b.digest AND r.quota = b.quota)`},
+	{query: `SELECT 'quota ' || q.repositories || ' counts a blob of ' || b.size || ' bytes as ' || c.size
+	 FROM quota_blobs c JOIN quotas q ON q.id = c.quota JOIN blobs b ON b.digest = c.digest WHERE b.size <> c.size`},
 	{query: `SELECT 'quota ' || u.repositories || ' says that ' || u.bytes || ' bytes are used of ' || u.held FROM (
 	   SELECT q.repositories, q.used_bytes + coalesce((SELECT sum(c.bytes) FROM quota_changes c WHERE c.quota = q.id), 0) AS bytes,
 	     coalesce((SELECT sum(b.size) FROM quota_blobs b WHERE b.quota = q.id), 0) AS held FROM quotas q) AS u WHERE u.bytes <> u.held`},

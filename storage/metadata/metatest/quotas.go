@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"berth/storage/metadata"
 
@@ -20,6 +21,7 @@ func quotaTests() suite {
 		{"Shared", testQuotaShared},
 		{"Overlap", testQuotaOverlap},
 		{"Trash", testQuotaTrash},
+		{"Healed", testQuotaHealed},
 		{"Set", testSetQuotas},
 		{"Early", testCheckQuota},
 		{"Fold", testFoldQuotas},
@@ -157,6 +159,23 @@ func testQuotaTrash(t *testing.T, f *fixture) {
 		t.Error(err)
 	}
 	f.wantUsed(t, "the repository is gone", 0, 0)
+}
+
+// testQuotaHealed counts a blob as large as it is once it was adopted cut off, quarantined, and pushed again.
+func testQuotaHealed(t *testing.T, f *fixture) {
+	f.setQuotas(t, quota("team/", 100*blobSize, 0), quota("team/a", 100*blobSize, 0))
+	id, err := f.StartAdoption(t.Context(), "adoption")
+	must(t, err)
+	cut := metadata.AdoptedBlob{Blob: metadata.Blob{Digest: blob(1), Key: metadata.AdoptedPrefix + "blobs/one/data", Size: 1}}
+	must(t, f.Adopt(t.Context(), id, metadata.Adoption{Repository: "team/a", Blobs: []metadata.AdoptedBlob{cut}, Lease: time.Hour}))
+	f.wantUsed(t, "cut off", 1, 0)
+	_, err = f.Quarantine(t.Context(), blob(1), cut.Key)
+	must(t, err)
+	f.push(t, "team/a", blob(1))
+	f.wantUsed(t, "healed", blobSize, 0)
+	f.audit(t)
+	must(t, f.DeleteBlob(t.Context(), "team/a", blob(1)))
+	f.wantUsed(t, "deleted", 0, 0)
 }
 
 // testSetQuotas counts what is there already, each time when quotas change.

@@ -32,7 +32,16 @@ CREATE FUNCTION quota_tag() RETURNS trigger LANGUAGE plpgsql AS $$
     END IF;
     RETURN NULL;
   END $$;
+-- A blob that was adopted cut off, and came whole then.
+CREATE FUNCTION quota_resize() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN
+    INSERT INTO quota_changes (quota, bytes, tags)
+      SELECT quota, NEW.size - size, 0 FROM quota_blobs WHERE digest = NEW.digest AND quota IN (SELECT id FROM quotas);
+    UPDATE quota_blobs SET size = NEW.size WHERE digest = NEW.digest AND quota IN (SELECT id FROM quotas);
+    RETURN NULL;
+  END $$;
 CREATE TRIGGER quota_links AFTER INSERT ON repository_blobs FOR EACH ROW EXECUTE FUNCTION quota_link();
 CREATE TRIGGER quota_unlinks AFTER DELETE ON repository_blobs FOR EACH ROW EXECUTE FUNCTION quota_unlink();
 CREATE TRIGGER quota_blobs_changed AFTER INSERT OR DELETE ON quota_blobs FOR EACH ROW EXECUTE FUNCTION quota_blob();
 CREATE TRIGGER quota_tags_changed AFTER INSERT OR DELETE ON tags FOR EACH ROW EXECUTE FUNCTION quota_tag();
+CREATE TRIGGER quota_blobs_resized AFTER UPDATE OF size ON blobs FOR EACH ROW WHEN (NEW.size <> OLD.size) EXECUTE FUNCTION quota_resize();

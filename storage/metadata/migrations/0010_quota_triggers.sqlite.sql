@@ -30,3 +30,10 @@ CREATE TRIGGER quota_tags_removed AFTER DELETE ON tags
   BEGIN
     INSERT INTO quota_changes (quota, bytes, tags) SELECT quota, 0, -1 FROM quota_repositories WHERE repository = OLD.repository;
   END;
+-- A blob that was adopted cut off, and came whole then.
+CREATE TRIGGER quota_blobs_resized AFTER UPDATE OF size ON blobs WHEN NEW.size <> OLD.size
+  BEGIN
+    INSERT INTO quota_changes (quota, bytes, tags)
+      SELECT quota, NEW.size - size, 0 FROM quota_blobs WHERE digest = NEW.digest AND quota IN (SELECT id FROM quotas);
+    UPDATE quota_blobs SET size = NEW.size WHERE digest = NEW.digest AND quota IN (SELECT id FROM quotas);
+  END;
