@@ -26,15 +26,21 @@ type attempt struct {
 	facts metadata.Upload
 	sum   hash.Hash
 	// discard is set when the bytes are held already under the digest that the client declared: they are only hashed.
-	discard bool
-	out     storage.Writer // nil until there is a byte to write
-	sniffed *prefix        // the bytes so far while they can be an image config; nil when they are not known
-	renewed time.Time      // when the session's time began anew
+	discard  bool
+	declared digest.Digest
+	out      storage.Writer // nil until there is a byte to write
+	sniffed  *prefix        // the bytes so far while they can be an image config; nil when they are not known
+	renewed  time.Time      // when the session's time began anew
+	got      int64          // bytes so far
+	askAt    int64          // at which of them quotas are asked again
 }
 
 // renewEvery is how often a chunk that takes long keeps its session from expiring. It is also how soon a writer learns
 // that a newer one took the session over in another process.
 const renewEvery = time.Minute
+
+// quotaStride is after how many bytes quotas are asked again whether there is room: a client need not say how much it will send.
+const quotaStride = 64 << 20
 
 // claim becomes the newest owner of a session. It fails with ErrUploadUnknown.
 func (s *Service) claim(ctx context.Context, repository, id string, declared digest.Digest) (*attempt, error) {
@@ -46,7 +52,8 @@ func (s *Service) claim(ctx context.Context, repository, id string, declared dig
 }
 
 func (s *Service) attempt(facts metadata.Upload, declared digest.Digest) (*attempt, error) {
-	a := &attempt{s: s, facts: facts, discard: facts.Pinned != "" && facts.Pinned == declared, renewed: time.Now()}
+	a := &attempt{s: s, facts: facts, discard: facts.Pinned != "" && facts.Pinned == declared, declared: declared, renewed: time.Now(),
+		got: facts.Size, askAt: facts.Size + quotaStride}
 	if facts.Size == 0 {
 		a.sniffed = &prefix{}
 		if declared != "" {
@@ -92,6 +99,12 @@ func (w attemptWriter) Write(p []byte) (n int, err error) {
 	}
 	if a.discard {
 		return len(p), nil
+	}
+	if a.got += int64(len(p)); a.got > a.askAt {
+		if err := a.s.checkQuota(w.ctx, a.facts.Repository, a.got, a.declared); err != nil {
+			return 0, err
+		}
+		a.askAt += quotaStride
 	}
 	if a.out == nil {
 		if a.out, err = a.s.blobs.Write(w.ctx, a.at()); err != nil {

@@ -38,7 +38,7 @@ func explainQuota(e *metadata.QuotaError) error {
 		added = fmt.Sprintf(", too many to add %s", BytesText(e.AddedBytes))
 	}
 	return ErrDenied.Withf("the quota for %s is %s, and %s are used%s: delete images that nobody needs; they count until they have left the trash and "+
-		"are collected, and registry usage shows what there is", names, BytesText(e.Bytes), BytesText(e.UsedBytes), added).Detailed(detail)
+		"are collected (whoever runs the registry sees what there is with registry usage)", names, BytesText(e.Bytes), BytesText(e.UsedBytes), added).Detailed(detail)
 }
 
 // BytesText returns n bytes for people: "3.2 GiB".

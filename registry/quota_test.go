@@ -23,6 +23,14 @@ func (u untouched) Read([]byte) (int, error) {
 
 func (u untouched) Close() error { return nil }
 
+// endless counts what is read of it.
+type endless struct{ read int64 }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.read += int64(len(p))
+	return len(p), nil
+}
+
 // TestQuotaEarly refuses what says how large it is before a byte of it was read, and what does not once it is there.
 func TestQuotaEarly(t *testing.T) {
 	f := newFixture(t)
@@ -70,6 +78,13 @@ func TestQuotaEarly(t *testing.T) {
 		if err := push(); !errors.As(err, &refused) || refused.Kind() != registry.ErrDenied || !strings.Contains(refused.Message, "the quota for ** is 1000 B, and 0 B are used") {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+	endless := &endless{}
+	if _, err := f.WriteUpload(t.Context(), "a", start().ID, registry.Chunk{Body: io.NopCloser(endless), Length: -1, Offset: -1}); !errors.Is(err, registry.ErrDenied) {
+		t.Errorf("a PATCH without an end: %v", err)
+	}
+	if endless.read > 70<<20 {
+		t.Errorf("%d bytes of it were read", endless.read)
 	}
 	if _, err := f.PushBlob(t.Context(), "a", digest.FromString(content[:1000]), registry.Chunk{Body: io.NopCloser(strings.NewReader(content[:1000])), Length: 1000, Offset: -1}); err != nil {
 		t.Errorf("what fits: %v", err)

@@ -204,7 +204,7 @@ func quotas(c []config.QuotaRule) ([]metadata.Quota, error) {
 		case len(r.Repositories) == 0:
 			err = errors.New(`it needs repositories, such as ["**"]`)
 		case r.Tags < 0 || r.Bytes < 0:
-			err = errors.New("a limit is more than zero")
+			err = errors.New("bytes and tags have to be more than zero, or left out")
 		case r.Bytes == 0 && r.Tags == 0:
 			err = errors.New("it limits nothing: set bytes, such as 100GiB, or tags")
 		case slices.ContainsFunc(all, func(other metadata.Quota) bool { return slices.Equal(other.Repositories, q.Repositories) }):

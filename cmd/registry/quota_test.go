@@ -79,7 +79,7 @@ func TestQuotaRefused(t *testing.T) {
 		"{bytes: 1}":                       "quota.0: it needs repositories",
 		"{repositories: [A], bytes: 1}":    "quota.0: repositories: ",
 		"{repositories: [a]}":              "quota.0: it limits nothing: set bytes, such as 100GiB, or tags",
-		"{repositories: [a], tags: -1}":    "quota.0: a limit is more than zero",
+		"{repositories: [a], tags: -1}":    "quota.0: bytes and tags have to be more than zero",
 		"{repositories: [a], bytes: much}": "bytes",
 		"{repositories: [a], size: 1GB}":   "unknown key",
 		"{repositories: [a, b], tags: 1}, {repositories: [b, a], bytes: 1}": "quota.1: a quota before it has the same repositories",

@@ -209,8 +209,8 @@ func (db *postgresDB) within(fn func(context.Context, *tx) error) func(context.C
 func (db *postgresDB) alone(fn func(context.Context, *tx) error) func(context.Context, *sql.Tx) error {
 	return func(ctx context.Context, transaction *sql.Tx) error {
 		for _, statement := range []string{
-			`LOCK TABLE quotas, repositories, repository_blobs, tags IN SHARE ROW EXCLUSIVE MODE`,
 			`SET LOCAL statement_timeout = 0`,
+			`LOCK TABLE quotas, repositories, repository_blobs, tags IN SHARE ROW EXCLUSIVE MODE`,
 		} {
 			if _, err := transaction.ExecContext(ctx, statement); err != nil {
 				return err
