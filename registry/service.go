@@ -80,6 +80,10 @@ func New(c Config) *Service {
 		childRequired: c.ChildRequired, sparseImages: c.SparseImages, urlAllowed: c.URLAllowed, coverage: c.Coverage,
 		indexes: c.Indexes, immutable: c.Immutable, sparseDeletes: c.SparseDeletes,
 	}
+	s.buffers.size = bufferSize
+	if _, ok := c.Blobs.(storage.Parted); ok {
+		s.buffers.size = partBufferSize
+	}
 	if c.Redirect {
 		s.links, _ = c.Blobs.(storage.Linker)
 	}

@@ -9,23 +9,29 @@ import (
 )
 
 const (
-	bufferSize = 128 << 10
+	// bufferSize is how many bytes are written at once: past the page cache, writes of half the size take a fifth more of the processor.
+	bufferSize = 256 << 10
+	// partBufferSize is that for stores which collect parts of an object by themselves.
+	partBufferSize = 128 << 10
 	// buffersEach is how many buffers one transfer uses: one that is filled, one that is written, one that is hashed, and one that waits.
 	buffersEach = 4
 )
 
-// buffers are reused between transfers. The zero value is ready.
-type buffers struct{ pool sync.Pool }
+// buffers are reused between transfers.
+type buffers struct {
+	size int // bytes of each
+	pool sync.Pool
+}
 
 func (b *buffers) get() []byte {
 	if p, ok := b.pool.Get().(*[]byte); ok {
 		return *p
 	}
-	return make([]byte, bufferSize)
+	return make([]byte, b.size)
 }
 
 func (b *buffers) put(p []byte) {
-	p = p[:bufferSize]
+	p = p[:b.size]
 	b.pool.Put(&p)
 }
 
@@ -76,7 +82,7 @@ func (b *buffers) startLine(out io.Writer, sum hash.Hash) *line {
 	l.done.Go(func() {
 		for p := range l.written {
 			sum.Write(p)
-			l.free <- p[:bufferSize]
+			l.free <- p[:b.size]
 		}
 	})
 	return l
