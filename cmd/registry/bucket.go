@@ -18,8 +18,8 @@ const bucketScheme = "s3://"
 
 // object is one of a bucket that holds backups.
 type object struct {
-	store *s3.Store
-	key   string
+	bucket s3.Bucket
+	key    string
 }
 
 // openObject opens the bucket of a name s3://BUCKET/KEY, as the registry's own when that is in S3, and else as the environment says. One
@@ -40,7 +40,7 @@ func (s streams) openObject(ctx context.Context, c *config.Config, name string, 
 	settings.Bucket, settings.RootDirectory = bucket, ""
 	settings.ObjectACL, settings.Accelerate = "", false // which are for the registry's bucket: nobody else may read a backup
 	o = object{key: key}
-	o.store, err = s3.Open(ctx, settings)
+	o.bucket, err = s3.OpenBucket(ctx, settings)
 	if err != nil && c.Storage.Driver != "s3" {
 		err = fmt.Errorf("with what AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say: %w", err)
 	}
@@ -48,17 +48,11 @@ func (s streams) openObject(ctx context.Context, c *config.Config, name string, 
 }
 
 // open reads the object.
-func (o object) open(ctx context.Context) (io.ReadCloser, error) {
-	size, err := o.store.Size(ctx, o.key)
-	if err != nil {
-		return nil, err
-	}
-	return o.store.Open(ctx, o.key, size)
-}
+func (o object) open(ctx context.Context) (io.ReadCloser, error) { return o.bucket.Open(ctx, o.key) }
 
 // stream makes the object of what write writes, when all of it is there.
 func (o object) stream(ctx context.Context, write func(io.Writer) error) error {
-	return o.store.Stream(ctx, o.key, func(w io.Writer) error {
+	return o.bucket.Stream(ctx, o.key, func(w io.Writer) error {
 		out := bufio.NewWriterSize(w, 128<<10)
 		if err := write(out); err != nil {
 			return err

@@ -20,9 +20,19 @@ func (c Config) Owns(bucket, key string) bool {
 	return bucket == c.Bucket && (root == "" || strings.HasPrefix(key, root+"/"))
 }
 
+// Bucket holds objects under keys that its user chooses, such as backups. Its methods may be called at the same time.
+type Bucket struct{ store *Store }
+
+// OpenBucket returns the bucket that c names.
+func OpenBucket(ctx context.Context, c Config) (Bucket, error) {
+	s, err := Open(ctx, c)
+	return Bucket{s}, err
+}
+
 // Stream makes an object of what write writes, in place of one that is there. It is seen when it is whole; after an error the one before
 // is as it was, and nothing is left of a multipart upload, unless the server can't be reached any more. A key is not for two at once.
-func (s *Store) Stream(ctx context.Context, key string, write func(io.Writer) error) error {
+func (b Bucket) Stream(ctx context.Context, key string, write func(io.Writer) error) error {
+	s := b.store
 	if err := begin(ctx, key); err != nil {
 		return wrap("write", key, err)
 	}
@@ -66,8 +76,16 @@ func (s *Store) abandon(ctx context.Context, key string, u upload, refused bool)
 	return err
 }
 
-// Size returns how many bytes an object has. It fails with storage.ErrNotFound.
-func (s *Store) Size(ctx context.Context, key string) (int64, error) {
+// Open reads an object as it is now. It fails with storage.ErrNotFound.
+func (b Bucket) Open(ctx context.Context, key string) (io.ReadCloser, error) {
+	size, err := b.store.size(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return b.store.Open(ctx, key, size)
+}
+
+func (s *Store) size(ctx context.Context, key string) (int64, error) {
 	if err := begin(ctx, key); err != nil {
 		return 0, wrap("look at", key, err)
 	}

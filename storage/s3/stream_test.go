@@ -45,7 +45,7 @@ func TestStream(t *testing.T) {
 				c.Attempts = 3
 				s := b.open(t, c)
 				before := []byte("what was there before")
-				if err := s.Stream(t.Context(), "a/backup.tar", all(before, nil)); err != nil {
+				if err := (Bucket{s}).Stream(t.Context(), "a/backup.tar", all(before, nil)); err != nil {
 					t.Fatal(err)
 				}
 				times := 1
@@ -53,7 +53,7 @@ func TestStream(t *testing.T) {
 					times = 100
 				}
 				b.proxy.Fail(test.operation, test.fault, times)
-				err := s.Stream(t.Context(), "a/backup.tar", all(test.data, test.end))
+				err := (Bucket{s}).Stream(t.Context(), "a/backup.tar", all(test.data, test.end))
 				if (err != nil) != test.fails || test.end != nil && !errors.Is(err, test.end) {
 					t.Errorf("the stream says %v", err)
 				}
@@ -76,7 +76,7 @@ func TestStreamGone(t *testing.T) {
 		b := newBench(t, server)
 		s := b.open(t, b.config())
 		ctx, cancel := context.WithCancel(t.Context())
-		err := s.Stream(ctx, "backup.tar", func(w io.Writer) error {
+		err := (Bucket{s}).Stream(ctx, "backup.tar", func(w io.Writer) error {
 			_, err := w.Write(make([]byte, 2*minPart+1))
 			cancel()
 			return err
@@ -84,7 +84,7 @@ func TestStreamGone(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("the stream says %v", err)
 		}
-		if _, err := s.Size(t.Context(), "backup.tar"); !errors.Is(err, storage.ErrNotFound) {
+		if _, err := s.size(t.Context(), "backup.tar"); !errors.Is(err, storage.ErrNotFound) {
 			t.Errorf("there is an object: %v", err)
 		}
 		if left := server.Unfinished(t, b.bucket, "root/backup.tar"); len(left) > 0 {
@@ -110,7 +110,7 @@ func wantObject(t *testing.T, s *Store, key string, want []byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	size, err := s.Size(ctx, key)
+	size, err := s.size(ctx, key)
 	if err != nil {
 		t.Fatal(err)
 	}
