@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -29,6 +30,8 @@ func TestTakeOver(t *testing.T) {
 		answer <- err
 	}(location)
 	<-body.reached
+	// What was sent may still be on its way, and the second request overtake it.
+	await(t, "has begun with the first request", func() bool { return files(t, filepath.Join(b.root, "blobs")) > 0 })
 	if location, err = c.WriteChunk(ctx, location, 0, content.Reader(0), content.Size); err != nil {
 		t.Fatalf("the second request: %v", err)
 	}
