@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// attempts bounds how often a transaction that met another one is run.
-	attempts = 30
+	// repeatFor is for how long a transaction is run again that met others, which went on instead; repeatLost, one without a connection.
+	repeatFor, repeatLost = 10 * time.Second, 2 * time.Second
 	// statementTimeout bounds a statement, so that a request does not wait for ever for a lock that somebody forgot.
 	statementTimeout = 30 * time.Second
 	// connectTimeout bounds the way to the database.
@@ -118,19 +118,23 @@ func (db *postgresDB) lookup(ctx context.Context, q lookup, fn func(context.Cont
 
 func (db *postgresDB) snapshot(ctx context.Context, fn func(context.Context, *tx) error) error {
 	return db.repeat(ctx, func() error {
-		return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, db.within(fn))
+		return db.transact(ctx, nil, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, db.within(fn))
 	})
 }
 
 // update makes no difference between durable and relaxed: an asynchronous commit would not survive a crash of the server, which is
 // not one of ours, and with it a key could be lost that is in use.
 func (db *postgresDB) update(ctx context.Context, d durability, fn func(context.Context, *tx) error) error {
+	return db.updateInTurn(ctx, nil, d, fn)
+}
+
+func (db *postgresDB) updateInTurn(ctx context.Context, quotas []int64, d durability, fn func(context.Context, *tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if d == alone {
 		return db.repeat(ctx, func() error {
-			return db.transact(ctx, &sql.TxOptions{Isolation: sql.LevelSerializable}, db.alone(fn))
+			return db.transact(ctx, quotas, &sql.TxOptions{Isolation: sql.LevelSerializable}, db.alone(fn))
 		})
 	}
 	// Once it began its outcome is awaited, as with SQLite: the client may go away, what it did should not hang.
@@ -146,7 +150,7 @@ func (db *postgresDB) update(ctx context.Context, d durability, fn func(context.
 		level = sql.LevelReadCommitted
 	}
 	return db.repeat(ctx, func() error {
-		return db.transact(ctx, &sql.TxOptions{Isolation: level}, db.within(fn))
+		return db.transact(ctx, quotas, &sql.TxOptions{Isolation: level}, db.within(fn))
 	})
 }
 
@@ -167,14 +171,28 @@ func (db *postgresDB) updateOne(ctx context.Context, fn func(context.Context, *t
 	})
 }
 
-func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, fn func(context.Context, *sql.Tx) error) (err error) {
+// transact runs fn in a transaction, in its turn at each of some quotas.
+func (db *postgresDB) transact(ctx context.Context, quotas []int64, options *sql.TxOptions, fn func(context.Context, *sql.Tx) error) (err error) {
 	select {
 	case db.transactions <- struct{}{}:
 		defer func() { <-db.transactions }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	transaction, err := db.pool.BeginTx(ctx, options)
+	conn, err := db.pool.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // gives it back to the pool
+	if len(quotas) > 0 {
+		defer leaveQueues(ctx, conn)
+	}
+	for _, q := range quotas {
+		if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock($1, $2)`, quotaQueue, q); err != nil {
+			return err
+		}
+	}
+	transaction, err := conn.BeginTx(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -189,6 +207,19 @@ func (db *postgresDB) transact(ctx context.Context, options *sql.TxOptions, fn f
 		return err
 	}
 	return nil
+}
+
+// quotaQueue and the id of a quota are the advisory lock at which servers queue to add to it. It has to be held before the transaction
+// begins: one that is serializable sees what was before its first statement, and would begin again for each that was before it in the queue.
+const quotaQueue = 0x71756f74
+
+// leaveQueues leaves the queues of all quotas that conn waits in, or is the first of.
+func leaveQueues(ctx context.Context, conn *sql.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+	defer cancel()
+	if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock_all()`); err != nil {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // it ends, and what it held with it
+	}
 }
 
 // within has fn run its statements in a transaction.
@@ -227,16 +258,16 @@ type unknownOutcome struct{ err error }
 func (u *unknownOutcome) Error() string { return "the answer to a commit was lost: " + u.err.Error() }
 func (u *unknownOutcome) Unwrap() error { return u.err }
 
-// repeat runs a call again while it fails without effect for a reason that passes, after growing pauses: for about two seconds, and
-// not when it took longer than that to see that the database can't be reached.
+// repeat runs a call again while it fails without effect for a reason that passes, after growing pauses.
 func (db *postgresDB) repeat(ctx context.Context, call func() error) error {
 	started := time.Now()
 	for attempt := 1; ; attempt++ {
 		err := call()
-		if otherWasFirst(err) && ctx.Err() == nil {
-			attempt = min(attempt, 4) // somebody's push ended by that: it is no reason to give up, nor to wait for long
+		limit := repeatFor
+		if lostConnection(err) {
+			limit = repeatLost
 		}
-		if err == nil || attempt == attempts || !mayRepeat(err) || lostConnection(err) && time.Since(started) > connectTimeout/2 {
+		if err == nil || !mayRepeat(err) || time.Since(started) > limit {
 			return classifyPostgres(err)
 		}
 		select {
@@ -245,13 +276,6 @@ func (db *postgresDB) repeat(ctx context.Context, call func() error) error {
 			return classifyPostgres(err)
 		}
 	}
-}
-
-// otherWasFirst reports whether a transaction wanted to write a quota's row while one of another server did, and could not go on from
-// what it had seen when that one ended.
-func otherWasFirst(err error) bool {
-	_, turn := errors.AsType[*lostTurn](err)
-	return turn && code(err) == "40001"
 }
 
 // mayRepeat reports whether a call had no effect and may have its effect later: it could not be serialized with another one,

@@ -253,51 +253,48 @@ func TestMoveRefuses(t *testing.T) {
 	must(t, s.Close())
 }
 
-// TestQuotaBesideOthers adds to a quota, and adds it up, while another server writes its row almost without a pause.
-func TestQuotaBesideOthers(t *testing.T) {
+// TestTurnsAtQuota has a server add to a quota, and add it up, while others push into it without a pause: each of them may go before it once
+// for each transaction of its own, not for ever.
+func TestTurnsAtQuota(t *testing.T) {
 	dsn := postgresServer(t).NewDatabase(t, "")
-	s := open(t, metadata.Config{DSN: dsn})
-	must(t, s.SetQuotas(t.Context(), []metadata.Quota{{Repositories: []string{"a"}, Match: func(name string) bool { return name == "a" }, Bytes: 1 << 40}}))
+	server := func() *metadata.Store {
+		s := open(t, metadata.Config{DSN: dsn})
+		must(t, s.SetQuotas(t.Context(), []metadata.Quota{{Repositories: []string{"a"}, Match: func(name string) bool { return name == "a" }, Bytes: 1 << 40}}))
+		return s
+	}
+	s := server()
 	must(t, push(t.Context(), s, "a", "upload", blob(1)))
-	pause, stop := crowdQuota(t, dsn)
-	time.AfterFunc(4*time.Second, pause)
-	put := s.PutManifest(t.Context(), "a", image("one", []string{"x"}))
-	fold := s.FoldQuotas(t.Context())
-	stop()
-	must(t, errors.Join(fold, put))
-}
-
-// crowdQuota has transactions write the row of a quota, each begun before the last one ended, until pause, and then with pauses until stop.
-func crowdQuota(t *testing.T, dsn string) (pause, stop func()) {
-	t.Helper()
-	db, err := sql.Open("pgx", dsn)
-	must(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	started := make(chan error, 3)
-	var pausing atomic.Bool
-	for range 3 {
-		all.Go(func() {
-			for first := true; ctx.Err() == nil; first = false {
-				_, err := db.Exec(`DO $$ BEGIN UPDATE quotas SET used_tags = used_tags; PERFORM pg_sleep(0.02); END $$`)
-				if first {
-					started <- err
-				}
-				if err != nil && !first {
+	var pushed atomic.Int64
+	var busy sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	for i := range 3 {
+		other := server()
+		busy.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				if err := push(ctx, other, "a", fmt.Sprint("upload", i, n), blob(100+i)); err != nil && ctx.Err() == nil {
 					t.Error(err)
 				}
-				if pausing.Load() {
-					time.Sleep(20 * time.Millisecond)
-				}
+				pushed.Add(1)
 			}
 		})
 	}
-	must(t, errors.Join(<-started, <-started, <-started))
-	return func() { pausing.Store(true) }, func() {
-		cancel()
-		all.Wait()
-		must(t, db.Close())
+	for pushed.Load() < 10 && !t.Failed() {
+		time.Sleep(time.Millisecond)
 	}
+	const rounds = 30
+	before := pushed.Load()
+	for i := range rounds {
+		must(t, s.PutManifest(t.Context(), "a", image(fmt.Sprint("image", i), []string{fmt.Sprint("tag", i)})))
+		must(t, s.FoldQuotas(t.Context()))
+	}
+	meanwhile := pushed.Load() - before
+	stop()
+	busy.Wait()
+	t.Logf("%.1f pushes of three other servers for each push and fold of this one", float64(meanwhile)/rounds)
+	if meanwhile > 30*rounds {
+		t.Errorf("others pushed %d times while this server did %d times", meanwhile, rounds)
+	}
+	mustAudit(t, s)
 }
 
 // TestCountBesideOthers has a quota counted while others have looked and not written yet: they see no quota, and have to look again.

@@ -71,9 +71,9 @@ func (s *Store) quotasOf(repository string) (matching quotasInForce) {
 
 // grow is an update that may add to a repository. It fails with a QuotaError when it would exceed a quota by that.
 //
-// Whoever adds to a quota writes its row first. So two of them never run at the same time, and one that began before another one ended
-// does not go on from what it saw: PostgreSQL has a serializable transaction begin anew then, and each statement of a fresh one sees all
-// that was committed before.
+// Whoever adds to a quota waits for its turn, and writes its row first. So two of them never run at the same time, and one that began
+// before another one ended, which a server whose connection broke in its turn can bring about, does not go on from what it saw: PostgreSQL
+// has a serializable transaction begin anew then, and each statement of a fresh one sees all that was committed before.
 func (s *Store) grow(ctx context.Context, repository string, d durability, fn func(context.Context, *tx) error) error {
 	quotas := s.quotasOf(repository)
 	if len(quotas) == 0 {
@@ -86,7 +86,7 @@ func (s *Store) grow(ctx context.Context, repository string, d durability, fn fu
 		}
 		defer leave()
 	}
-	err := s.db.update(ctx, d, func(ctx context.Context, t *tx) error {
+	err := s.db.updateInTurn(ctx, quotas.ids(), d, func(ctx context.Context, t *tx) error {
 		before, err := quotas.begin(ctx, t)
 		if err != nil {
 			return err
@@ -115,18 +115,20 @@ func (s *Store) growAtOnce(ctx context.Context, repository string, fn func(conte
 // lockQuota writes the row of a quota.
 const lockQuota = `UPDATE quotas SET used_bytes = used_bytes WHERE id = $1`
 
-// lostTurn is the error of a transaction that tried to be the next to write a quota's row.
-type lostTurn struct{ err error }
-
-func (l *lostTurn) Error() string { return l.err.Error() }
-func (l *lostTurn) Unwrap() error { return l.err }
+func (quotas quotasInForce) ids() []int64 {
+	ids := make([]int64, len(quotas))
+	for i, q := range quotas {
+		ids[i] = q.id
+	}
+	return ids
+}
 
 // begin writes the rows of quotas, and returns what of them is used.
 func (quotas quotasInForce) begin(ctx context.Context, t *tx) ([]QuotaUse, error) {
 	before := make([]QuotaUse, len(quotas))
 	for i, q := range quotas {
 		if _, err := t.exec(ctx, lockQuota, q.id); err != nil {
-			return nil, &lostTurn{err}
+			return nil, err
 		}
 		var err error
 		if before[i], err = quotaUse(ctx, t, q.id); err != nil {
@@ -256,7 +258,7 @@ func (s *Store) FoldQuotas(ctx context.Context) error {
 	for _, q := range *quotas {
 		for slices.Contains(changed, q.id) {
 			n := 0
-			err := s.db.update(ctx, fresh, func(ctx context.Context, t *tx) (err error) {
+			err := s.db.updateInTurn(ctx, []int64{q.id}, fresh, func(ctx context.Context, t *tx) (err error) {
 				n, err = fold(ctx, t, q.id)
 				return err
 			})
@@ -281,7 +283,7 @@ func (s *Store) changedQuotas(ctx context.Context) (ids []int64, err error) {
 }
 
 func fold(ctx context.Context, t *tx, quota int64) (changes int, err error) {
-	// First, as those who add do: it waits for its turn among them. Beside those that never pause, it would have to begin again for ever.
+	// First, as those who add do.
 	if _, err := t.exec(ctx, lockQuota, quota); err != nil {
 		return 0, err
 	}

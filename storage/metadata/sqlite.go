@@ -113,6 +113,10 @@ func (db *sqliteDB) update(ctx context.Context, d durability, fn func(context.Co
 	return db.memory.change(func() error { return classify(db.writer.do(ctx, d, fn)) })
 }
 
+func (db *sqliteDB) updateInTurn(ctx context.Context, _ []int64, d durability, fn func(context.Context, *tx) error) error {
+	return db.update(ctx, d, fn)
+}
+
 func (db *sqliteDB) updateOne(ctx context.Context, fn func(context.Context, *tx) error) error {
 	return db.update(ctx, apart, fn)
 }
