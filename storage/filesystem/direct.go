@@ -28,12 +28,18 @@ type directWrites struct {
 	after    atomic.Int64 // nanoseconds since 1970, before which they are not tried
 }
 
+func newDirectWrites(possible bool) *directWrites {
+	d := &directWrites{possible: possible}
+	d.rate.Store(slowDisk) // the first few may be slow, too
+	return d
+}
+
 // pay reports whether such writes are worth it.
 func (d *directWrites) pay(now time.Time) bool { return d.possible && now.UnixNano() >= d.after.Load() }
 
 // note takes down that a write of n bytes, which ended now, took so long beside others: running of them, itself included.
 func (d *directWrites) note(now time.Time, n int, running int64, took time.Duration) {
-	const newest = 8 // the newest write is this part of what counts
+	const newest = 64 // the newest write is this part of what counts: a processor that others take for a moment makes a dozen look slow
 	rate := int64(float64(n)*float64(running)/max(took, time.Microsecond).Seconds()) - slowDisk
 	lately := d.rate.Load()
 	lately += (min(rate, 4*slowDisk) - lately) / newest // a single fast one says little

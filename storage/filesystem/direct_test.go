@@ -102,25 +102,31 @@ func TestSlowDisk(t *testing.T) {
 		"in no time":      {1, 0, true},
 		"in eternal time": {1, time.Hour, false},
 	} {
-		d := directWrites{possible: true}
-		for range 50 {
+		d := newDirectWrites(true)
+		for range 500 {
 			d.note(now, n, tt.running, tt.took)
 		}
 		if d.pay(now) != tt.pays || !d.pay(now.Add(directAgain)) {
 			t.Errorf("%s: it pays: %t, later %t", name, d.pay(now), d.pay(now.Add(directAgain)))
 		}
 	}
-	d := directWrites{possible: true}
-	for i := range 1000 {
-		took := 100 * time.Microsecond
-		if i%20 == 19 {
-			took = 20 * time.Millisecond // while the disk did something else
-		}
-		if d.note(now, n, 1, took); !d.pay(now) {
-			t.Fatalf("given up after %d writes, few of which were slow", i)
+	for name, slow := range map[string]func(i int) bool{
+		"at first":      func(i int) bool { return i < 20 },
+		"now and then":  func(i int) bool { return i%20 == 19 },  // while the disk did something else
+		"many in a row": func(i int) bool { return i%200 > 180 }, // while others had the processor
+	} {
+		d := newDirectWrites(true)
+		for i := range 1000 {
+			took := 100 * time.Microsecond
+			if slow(i) {
+				took = 20 * time.Millisecond
+			}
+			if d.note(now, n, 1, took); !d.pay(now) {
+				t.Fatalf("given up after %d writes, few of which were slow: %s", i, name)
+			}
 		}
 	}
-	if never := (&directWrites{}); never.pay(now) {
+	if never := newDirectWrites(false); never.pay(now) {
 		t.Error("it pays where it is not possible")
 	}
 }

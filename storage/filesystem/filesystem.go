@@ -53,7 +53,7 @@ type Store struct {
 	free    func() (int64, error) // bytes that may be written below root
 	stride  int64                 // bytes between two starts of write-back
 	atOnce  bool                  // a file and its directory are synced at once
-	direct  directWrites
+	direct  *directWrites
 }
 
 // Open returns the store below c.Root after checking that it can be written.
@@ -80,7 +80,7 @@ func Open(c Config) (*Store, error) {
 		free:    func() (int64, error) { return freeBytes(root) },
 		stride:  writeBackStride,
 		atOnce:  isOS,
-		direct:  directWrites{possible: writesDirect(root)},
+		direct:  newDirectWrites(writesDirect(root)),
 	}, nil
 }
 
