@@ -33,6 +33,7 @@ func sqliteDialect() dialect {
 		"{strict}", "STRICT",
 		"{rowless}", "STRICT, WITHOUT ROWID",
 		"{elements}", "json_each",
+		"{newline}", "char(10)",
 		"{skip locked}", "",
 		"{postgres} ", "-- ",
 		"{now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
@@ -48,6 +49,7 @@ func postgresDialect() dialect {
 		"{strict}", "",
 		"{rowless}", "",
 		"{elements}", "json_array_elements_text",
+		"{newline}", "chr(10)",
 		"{postgres} ", "", // a line that only PostgreSQL has
 		"{skip locked}", "FOR UPDATE SKIP LOCKED", // rows that another server works on
 		"{now}", "(EXTRACT(EPOCH FROM statement_timestamp()) * 1000)::bigint", // which is the same all through a statement, so that indexes serve

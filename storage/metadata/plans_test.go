@@ -107,6 +107,7 @@ func wantNoScan(t *testing.T, text, plan string) {
 			continue // it has as many rows as snapshots are kept
 		}
 		if strings.HasPrefix(step, "SCAN ") && step != "SCAN CONSTANT ROW" && step != "SCAN always" &&
+			step != "SCAN page" && // what a limit lets through
 			!strings.HasPrefix(step, "SCAN json_each") { // a list that is an argument
 			t.Errorf("%s\n%s", text, step)
 		}
@@ -142,7 +143,7 @@ func checkLookups(t *testing.T, db *sql.DB, texts []string) {
 		"blob":                 {"SELECT b.key, b.size", "SEARCH l USING PRIMARY KEY (repository=? AND digest=?)"},
 		"tags page":            {"SELECT name FROM tags", "SEARCH tags USING PRIMARY KEY (repository=? AND name>?)"},
 		"repositories page":    {"SELECT r.name FROM repositories r WHERE", "SEARCH r USING COVERING INDEX sqlite_autoindex_repositories_1 (name>?)"},
-		"repository is empty":  {"SELECT r.name FROM repositories r WHERE", "SEARCH m EXISTS USING INDEX sqlite_autoindex_manifests_1 (repository=?)"},
+		"repository is empty":  {"SELECT r.name FROM repositories r WHERE", "SEARCH m EXISTS USING INDEX manifests_shown (repository=?)"},
 		"referrers":            {"m.annotations FROM", "SEARCH m USING INDEX manifests_subject (repository=? AND subject=? AND digest>?)"},
 		"dead keys":            {"FROM dead_keys WHERE delete_after <=", "SEARCH dead_keys USING INDEX dead_keys_delete_after (delete_after<?)"},
 		"expired uploads":      {"FROM uploads WHERE expires_at <=", "SEARCH uploads USING INDEX uploads_expires_at (expires_at<?)"},

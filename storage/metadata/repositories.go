@@ -2,6 +2,8 @@ package metadata
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -31,14 +33,28 @@ func repositoryID(ctx context.Context, t *tx, name string) (id int64, err error)
 // Repositories returns up to limit names of repositories that hold a manifest, sorted bytewise, beginning after last.
 func (s *Store) Repositories(ctx context.Context, last string, limit int) (names []string, err error) {
 	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
-		names, err = collect(ctx, t, scanString, `
+		names, err = page(ctx, t, joined+`(
 			SELECT r.name FROM repositories r
 			WHERE r.name > $1
 			  AND EXISTS (SELECT 1 FROM manifests m WHERE m.repository = r.id AND m.deleted_at IS NULL)
-			ORDER BY r.name LIMIT $2`, last, limit)
+			ORDER BY r.name LIMIT $2) AS page`, last, limit)
 		return err
 	})
 	return names, err
+}
+
+// joined begins a query that makes one row of all names that another one finds: handing over each by itself takes longer than finding it.
+const joined = `SELECT coalesce(string_agg(name, {newline}), '') FROM `
+
+// page returns what a joined query finds, sorted bytewise.
+func page(ctx context.Context, t *tx, query string, args ...any) ([]string, error) {
+	var all string
+	if err := t.row(ctx, query, args...).Scan(&all); err != nil || all == "" {
+		return nil, err
+	}
+	names := strings.Split(all, "\n")
+	slices.Sort(names) // which they are, but no database promises it
+	return names, nil
 }
 
 // Tags returns up to limit tags of a repository, sorted bytewise, beginning after last. It fails with ErrNotFound when
@@ -49,8 +65,8 @@ func (s *Store) Tags(ctx context.Context, repository, last string, limit int) (n
 		if err != nil {
 			return err
 		}
-		names, err = collect(ctx, t, scanString,
-			`SELECT name FROM tags WHERE repository = $1 AND name > $2 ORDER BY name LIMIT $3`, id, last, limit)
+		names, err = page(ctx, t, joined+`(
+			SELECT name FROM tags WHERE repository = $1 AND name > $2 ORDER BY name LIMIT $3) AS page`, id, last, limit)
 		if err != nil || len(names) > 0 || last != "" {
 			return err
 		}

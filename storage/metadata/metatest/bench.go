@@ -14,6 +14,7 @@ func Benchmark(b *testing.B, open Open) {
 	b.Run("Tag", func(b *testing.B) { benchmarkTag(b, newFixture(b, open, metadata.Config{})) })
 	b.Run("Blob", func(b *testing.B) { benchmarkBlob(b, newFixture(b, open, metadata.Config{})) })
 	b.Run("TagsPage", func(b *testing.B) { benchmarkTagsPage(b, newFixture(b, open, metadata.Config{})) })
+	b.Run("RepositoriesPage", func(b *testing.B) { benchmarkRepositoriesPage(b, newFixture(b, open, metadata.Config{})) })
 	b.Run("PutManifest", func(b *testing.B) { benchmarkPutManifest(b, newFixture(b, open, metadata.Config{})) })
 	b.Run("Commits", func(b *testing.B) { benchmarkCommits(b, newFixture(b, open, metadata.Config{})) })
 }
@@ -59,6 +60,19 @@ func benchmarkTagsPage(b *testing.B, f *fixture) {
 	b.ReportAllocs()
 	for b.Loop() {
 		page, err := f.Tags(b.Context(), "library/app", "tag-2000", 100)
+		if err != nil || len(page) != 100 {
+			b.Fatal(len(page), err)
+		}
+	}
+}
+
+func benchmarkRepositoriesPage(b *testing.B, f *fixture) {
+	for i := range 400 {
+		must(b, f.PutManifest(b.Context(), fmt.Sprintf("library/app-%03d", i), image("m")))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		page, err := f.Repositories(b.Context(), "library/app-200", 100)
 		if err != nil || len(page) != 100 {
 			b.Fatal(len(page), err)
 		}
