@@ -23,7 +23,7 @@ const (
 	// imageVersion is the version that the program in the images says it is.
 	imageVersion = "conformance"
 	// mostImage is how large an unpacked image may be, in bytes.
-	mostImage = 45_000_000
+	mostImage = 30_000_000
 )
 
 // berthImage is what the Dockerfile makes for a platform.

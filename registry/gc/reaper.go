@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -321,6 +322,9 @@ func (r *Reaper) Recover(ctx context.Context) error {
 			return fmt.Errorf("recover %s: %w", prefix, err)
 		}
 		r.log.Info("recovered from an unclean stop", "prefix", prefix, "orphans", buried)
+	}
+	if len(prefixes) > 0 {
+		debug.FreeOSMemory() // a process that is idle from now on would keep what that took
 	}
 	return nil
 }

@@ -12,14 +12,13 @@
 package trust
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	_ "embed"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
-	"html/template"
+	"html"
 	"net/http"
 	"strconv"
 	"strings"
@@ -36,8 +35,13 @@ const (
 var (
 	//go:embed install.sh
 	script []byte
+	// The pages have {{NAME}} where fill puts something.
 	//go:embed page.html
 	page string
+	//go:embed own.html
+	own string
+	//go:embed elsewhere.html
+	elsewhere string
 	//go:embed page.css
 	style string
 )
@@ -51,10 +55,7 @@ type Config struct {
 
 // New returns the handler for /trust and everything below it.
 func New(c Config) http.Handler {
-	h := &handler{
-		page:   template.Must(template.New("page").Parse(page)),
-		policy: contentPolicy(style),
-	}
+	h := &handler{policy: contentPolicy(style)}
 	if ca := parse(c.CA); ca != nil {
 		h.pem, h.ca = c.CA, ca
 	}
@@ -62,7 +63,6 @@ func New(c Config) http.Handler {
 }
 
 type handler struct {
-	page   *template.Template
 	policy string
 	pem    []byte
 	ca     *x509.Certificate // nil when there is none
@@ -122,39 +122,42 @@ func (h *handler) find(r *http.Request) (contentType string, body []byte) {
 	return "", nil
 }
 
-// view is what the page shows.
-type view struct {
-	Style       template.CSS
-	Address     string // HOST:PORT by which the visitor came, or those words
-	Known       bool   // whether it is an address
-	CA          bool   // whether there is one; what is below is about it
-	Subject     string
-	Expires     string
-	Checksum    string // of the PEM file, as sha256sum prints it
-	Fingerprint string // of the certificate, as openssl and browsers print it
-	Line        string
-	Wget        string
-	Certificate string
-	Script      string
+// render returns the page for a visitor who came by host.
+func (h *handler) render(host string) []byte {
+	content := elsewhere
+	if h.ca != nil {
+		content = h.renderOwn(host)
+	}
+	return []byte(strings.NewReplacer("{{Style}}", style, "{{Content}}", content).Replace(page))
 }
 
-func (h *handler) render(host string) []byte {
+// renderOwn returns what the page says of the registry's own CA.
+func (h *handler) renderOwn(host string) string {
 	address, ok := Address(host)
-	v := view{Style: template.CSS(style), Address: address, Known: ok, Certificate: certificatePath, Script: scriptPath}
-	if h.ca != nil {
-		v.CA = true
-		v.Subject = h.ca.Subject.String()
-		v.Expires = h.ca.NotAfter.UTC().Format(time.DateOnly)
-		v.Checksum = Checksum(h.pem)
-		v.Fingerprint = Fingerprint(h.ca)
-		v.Line = Line(address, h.pem)
-		v.Wget = wgetLine(address, h.pem)
+	unknown := ""
+	if !ok {
+		unknown = fill("<p>Put the registry’s address in the place of <code>{{Address}}</code>.</p>\n", "Address", address)
 	}
-	var b bytes.Buffer
-	if err := h.page.Execute(&b, v); err != nil {
-		return nil // a template that parses and a struct of strings: it can't
+	return fill(strings.Replace(own, "{{Unknown}}", unknown, 1),
+		"Address", address,
+		"Line", Line(address, h.pem),
+		"Wget", wgetLine(address, h.pem),
+		"Checksum", Checksum(h.pem),
+		"Fingerprint", Fingerprint(h.ca),
+		"Subject", h.ca.Subject.String(),
+		"Expires", h.ca.NotAfter.UTC().Format(time.DateOnly),
+		"Certificate", certificatePath,
+		"Script", scriptPath)
+}
+
+// fill puts values, each after its name, into HTML: as text, or as an attribute in quotes. The package for templates would keep every method
+// of every type in the program, which would be a third larger, since templates may call them by name.
+func fill(text string, values ...string) string {
+	pairs := make([]string, len(values))
+	for i := 0; i < len(values); i += 2 {
+		pairs[i], pairs[i+1] = "{{"+values[i]+"}}", html.EscapeString(values[i+1])
 	}
-	return b.Bytes()
+	return strings.NewReplacer(pairs...).Replace(text)
 }
 
 // Checksum returns the SHA-256 of a file's content as sha256sum prints it.

@@ -215,9 +215,9 @@ func TestPage(t *testing.T) {
 		if strings.Contains(body, placeholder) {
 			t.Errorf("the page for %q has the placeholder", host)
 		}
-		for _, external := range []string{"src=", "<script", "http://", "url(", "@import"} {
+		for _, external := range []string{"{{", "src=", "<script", "http://", "url(", "@import"} {
 			if strings.Contains(body, external) {
-				t.Errorf("the page has %s", external)
+				t.Errorf("the page for %q has %s", host, external)
 			}
 		}
 	}
