@@ -17,24 +17,6 @@ const (
 	buffersEach = 3
 )
 
-// buffers are reused between transfers.
-type buffers struct {
-	size int // bytes of each
-	pool sync.Pool
-}
-
-func (b *buffers) get() []byte {
-	if p, ok := b.pool.Get().(*[]byte); ok {
-		return *p
-	}
-	return make([]byte, b.size)
-}
-
-func (b *buffers) put(p []byte) {
-	p = p[:b.size]
-	b.pool.Put(&p)
-}
-
 // readError is an error of the side that sends.
 type readError struct{ error }
 
