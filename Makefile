@@ -96,8 +96,8 @@ clients-table: $(CLIENTS) $(BUILDERS) $(LARGE) ## Write docs/clients.md
 		go test -count=1 -run '^TestClients$$' ./conformance/clients
 
 .PHONY: scale
-scale: ## Test the metadata with a million manifests, in SQLite and in PostgreSQL
-	BERTH_SCALE=1000000 go test -v -count=1 -timeout 1h -run '^TestScale$$' ./storage/metadata
+scale: build ## Test the metadata with a million manifests, in SQLite and in PostgreSQL, and start the registry on them
+	BERTH_SCALE=1000000 BERTH_SCALE_PROGRAM=$(CURDIR)/dist/registry go test -v -count=1 -timeout 1h -run '^TestScale$$' ./storage/metadata
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (10s)

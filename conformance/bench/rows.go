@@ -132,12 +132,15 @@ func getBlob(d func() digest.Digest) func(context.Context, *client.Client) error
 	}
 }
 
+var drains = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
 // drain reads a body to its end with fewer calls than io.Discard would: the client shares the processors.
 func drain(body io.ReadCloser) error {
 	defer body.Close()
-	buffer := make([]byte, 64<<10)
+	buffer := drains.Get().(*[64 << 10]byte)
+	defer drains.Put(buffer)
 	for {
-		if _, err := body.Read(buffer); err != nil {
+		if _, err := body.Read(buffer[:]); err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}

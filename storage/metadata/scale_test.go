@@ -5,8 +5,10 @@ package metadata_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/conformance/server"
 	"berth/storage/metadata"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver
@@ -268,7 +271,8 @@ func TestScale(t *testing.T) {
 			must(t, db.Close())
 			return s
 		}
-		compare(t, of(smallScale), of(large), func(t *testing.T, s *scale) {
+		many := of(large)
+		compare(t, of(smallScale), many, func(t *testing.T, s *scale) {
 			db := raw(t, s.config.Path)
 			for _, text := range metadata.Statements(s.store) {
 				if strings.HasPrefix(text, "SELECT") && !strings.Contains(text, "FROM generations") {
@@ -276,6 +280,10 @@ func TestScale(t *testing.T) {
 				}
 			}
 		})
+		if program := os.Getenv("BERTH_SCALE_PROGRAM"); program != "" {
+			many.close(t)
+			startProgram(t, program, filepath.Dir(many.config.Path))
+		}
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
 		of := func(n int64) *scale {
@@ -316,6 +324,35 @@ func compare(t *testing.T, small, large *scale, checkPlans func(*testing.T, *sca
 	}
 	if t.Logf("the large store opens in %v", fastest.Round(time.Millisecond)); fastest > startMost {
 		t.Errorf("it takes more than %v", startMost)
+	}
+}
+
+// startProgram starts the registry on a store, after a kill and after an orderly stop, until it answers over TLS, and looks at its memory
+// when it was idle for a while.
+func startProgram(t *testing.T, program, directory string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	address := l.Addr().String()
+	must(t, l.Close())
+	c := server.Config{
+		Program: program, Args: []string{"serve"}, Dir: directory, URL: "https://" + address, CA: filepath.Join(directory, "tls", "ca.pem"),
+		Env: []string{"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + directory, "REGISTRY_HTTP_ADDR=" + address, "REGISTRY_AUTH=none"},
+	}
+	first, err := server.Start(t.Context(), c) // which makes a CA and the certificate
+	must(t, err)
+	first.Kill()
+	for _, after := range []string{"a kill", "an orderly stop"} {
+		begin := time.Now()
+		s, err := server.Start(t.Context(), c)
+		must(t, err)
+		took := time.Since(begin)
+		time.Sleep(5 * time.Second)
+		idle, err := server.Memory(s.PID())
+		must(t, errors.Join(err, s.Stop(t.Context())))
+		t.Logf("the program answers after %v, after %s, and holds %.1f MiB then", took.Round(time.Millisecond), after, float64(idle)/(1<<20))
+		if took > startMost {
+			t.Errorf("a start takes more than %v", startMost)
+		}
 	}
 }
 
