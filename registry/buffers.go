@@ -34,7 +34,7 @@ func (b *buffers) get() []byte {
 	return p
 }
 
-// put gives a buffer back. Its memory, not its place among all addresses, goes back to the system when it is not needed for a while.
+// put gives a buffer back. Its memory goes back to the system when it is not needed for a while; its addresses stay reserved.
 func (b *buffers) put(p []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

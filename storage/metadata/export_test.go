@@ -89,3 +89,9 @@ func LogRetry(ctx context.Context, s *Store) (size int64, err error) {
 	})
 	return size, err
 }
+
+// EnterQueue and QuotaQueue are how a server waits for its turn at a quota.
+const (
+	EnterQueue = enterQueue
+	QuotaQueue = quotaQueue
+)

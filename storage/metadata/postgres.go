@@ -19,10 +19,12 @@ import (
 )
 
 const (
-	// repeatFor is for how long a transaction is run again that met others, which went on instead; repeatLost, one without a connection.
+	// repeatFor is for how long a transaction is run again after it met others, which went on instead; repeatLost, one that gets no connection.
 	repeatFor, repeatLost = 10 * time.Second, 2 * time.Second
 	// statementTimeout bounds a statement, so that a request does not wait for ever for a lock that somebody forgot.
 	statementTimeout = 30 * time.Second
+	// idleInTurn is how long a server that adds to a quota may be silent between statements: others wait.
+	idleInTurn = 10 * time.Second
 	// connectTimeout bounds the way to the database.
 	connectTimeout = 5 * time.Second
 	// deafTimeout is how long the database's machine may leave unanswered what was sent to it.
@@ -37,6 +39,7 @@ type postgresDB struct {
 	pool       *sql.DB
 	statements *statements
 	sharing    sharing
+	idle       string // the idle_session_timeout of connections
 	// transactions has a place for each that may run: one less than there are connections, since each may have to prepare a statement,
 	// for which it needs another one.
 	transactions chan struct{}
@@ -60,11 +63,13 @@ func openPostgres(ctx context.Context, c Config) (*postgresDB, error) {
 	}
 	setDefault(settings.RuntimeParams, "statement_timeout", fmt.Sprint(statementTimeout.Milliseconds()))
 	setDefault(settings.RuntimeParams, "idle_in_transaction_session_timeout", fmt.Sprint(statementTimeout.Milliseconds()))
+	setDefault(settings.RuntimeParams, "idle_session_timeout", "0") // the pool keeps connections
 	// Every statement is prepared once and finds its rows by keys: to plan it anew for its arguments, which the server would do for some,
 	// takes longer than to run it.
 	setDefault(settings.RuntimeParams, "plan_cache_mode", "force_generic_plan")
 	c.Connections = max(c.Connections, 2)
 	db := &postgresDB{pool: openPool(c, settings), transactions: make(chan struct{}, c.Connections-1)}
+	db.idle = settings.RuntimeParams["idle_session_timeout"]
 	db.pool.SetMaxOpenConns(c.Connections)
 	db.pool.SetMaxIdleConns(c.Connections)
 	db.pool.SetConnMaxIdleTime(5 * time.Minute)
@@ -185,10 +190,10 @@ func (db *postgresDB) transact(ctx context.Context, quotas []int64, options *sql
 	}
 	defer func() { _ = conn.Close() }() // gives it back to the pool
 	if len(quotas) > 0 {
-		defer leaveQueues(ctx, conn)
+		defer db.leaveQueues(ctx, conn)
 	}
 	for _, q := range quotas {
-		if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock($1, $2)`, quotaQueue, q); err != nil {
+		if _, err := conn.ExecContext(ctx, enterQueue, quotaQueue, q, fmt.Sprint(idleInTurn.Milliseconds())); err != nil {
 			return err
 		}
 	}
@@ -196,8 +201,8 @@ func (db *postgresDB) transact(ctx context.Context, quotas []int64, options *sql
 	if err != nil {
 		return err
 	}
+	defer func() { _ = transaction.Rollback() }() // after a commit it does nothing; where it fails, the connection is gone, and the transaction with it
 	if err := fn(ctx, transaction); err != nil {
-		_ = transaction.Rollback() // where it fails the connection is gone, and the transaction with it
 		return err
 	}
 	if err := transaction.Commit(); err != nil {
@@ -213,11 +218,17 @@ func (db *postgresDB) transact(ctx context.Context, quotas []int64, options *sql
 // begins: one that is serializable sees what was before its first statement, and would begin again for each that was before it in the queue.
 const quotaQueue = 0x71756f74
 
-// leaveQueues leaves the queues of all quotas that conn waits in, or is the first of.
-func leaveQueues(ctx context.Context, conn *sql.Conn) {
+// Outside of a transaction nothing but idle_session_timeout ends the session of a server that is not heard of any more.
+const (
+	enterQueue = `SELECT pg_advisory_lock($1, $2), set_config('idle_session_timeout', $3, false)`
+	leaveQueue = `SELECT pg_advisory_unlock_all(), set_config('idle_session_timeout', $1, false)`
+)
+
+// leaveQueues leaves the queues of all quotas in which conn waits, or whose turn it has.
+func (db *postgresDB) leaveQueues(ctx context.Context, conn *sql.Conn) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
 	defer cancel()
-	if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock_all()`); err != nil {
+	if _, err := conn.ExecContext(ctx, leaveQueue, db.idle); err != nil {
 		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // it ends, and what it held with it
 	}
 }
@@ -261,13 +272,17 @@ func (u *unknownOutcome) Unwrap() error { return u.err }
 // repeat runs a call again while it fails without effect for a reason that passes, after growing pauses.
 func (db *postgresDB) repeat(ctx context.Context, call func() error) error {
 	started := time.Now()
+	var failed time.Time // for the first time
 	for attempt := 1; ; attempt++ {
 		err := call()
-		limit := repeatFor
-		if lostConnection(err) {
-			limit = repeatLost
+		if attempt == 1 {
+			failed = time.Now()
 		}
-		if err == nil || !mayRepeat(err) || time.Since(started) > limit {
+		enough := time.Since(failed) > repeatFor
+		if lostConnection(err) {
+			enough = time.Since(started) > repeatLost
+		}
+		if err == nil || enough || !mayRepeat(err) {
 			return classifyPostgres(err)
 		}
 		select {

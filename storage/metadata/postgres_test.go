@@ -297,6 +297,33 @@ func TestTurnsAtQuota(t *testing.T) {
 	mustAudit(t, s)
 }
 
+// TestSilentTurnAtQuota has a server be silent in its turn at a quota, outside of a transaction: the others don't wait for it for ever, and
+// leave nothing in the queue.
+func TestSilentTurnAtQuota(t *testing.T) {
+	dsn := postgresServer(t).NewDatabase(t, "")
+	s := open(t, metadata.Config{DSN: dsn})
+	must(t, s.SetQuotas(t.Context(), []metadata.Quota{{Repositories: []string{"a"}, Match: func(name string) bool { return name == "a" }, Bytes: 1 << 40}}))
+	db, err := sql.Open("pgx", dsn)
+	must(t, err)
+	defer db.Close()
+	silent, err := db.Conn(t.Context())
+	must(t, err)
+	defer silent.Close()
+	var id int64
+	must(t, db.QueryRow(`SELECT id FROM quotas`).Scan(&id))
+	_, err = silent.ExecContext(t.Context(), metadata.EnterQueue, metadata.QuotaQueue, id, "500")
+	must(t, err)
+	must(t, s.PutManifest(t.Context(), "a", image("one", []string{"x"})))
+	if err := silent.PingContext(t.Context()); err == nil {
+		t.Error("the push did not wait for its turn")
+	}
+	var left int
+	must(t, db.QueryRow(`SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'`).Scan(&left))
+	if left != 0 {
+		t.Errorf("%d locks are left", left)
+	}
+}
+
 // TestCountBesideOthers has a quota counted while others have looked and not written yet: they see no quota, and have to look again.
 func TestCountBesideOthers(t *testing.T) {
 	dsn := postgresServer(t).NewDatabase(t, "")

@@ -72,8 +72,8 @@ func (s *Store) quotasOf(repository string) (matching quotasInForce) {
 // grow is an update that may add to a repository. It fails with a QuotaError when it would exceed a quota by that.
 //
 // Whoever adds to a quota waits for its turn, and writes its row first. So two of them never run at the same time, and one that began
-// before another one ended, which a server whose connection broke in its turn can bring about, does not go on from what it saw: PostgreSQL
-// has a serializable transaction begin anew then, and each statement of a fresh one sees all that was committed before.
+// before another one ended, as one does that did not wait, does not go on from what it saw: PostgreSQL has a serializable transaction begin
+// anew then, and each statement of a fresh one sees all that was committed before.
 func (s *Store) grow(ctx context.Context, repository string, d durability, fn func(context.Context, *tx) error) error {
 	quotas := s.quotasOf(repository)
 	if len(quotas) == 0 {

@@ -98,7 +98,7 @@ type database interface {
 	snapshot(ctx context.Context, fn func(ctx context.Context, t *tx) error) error
 	// update runs fn in a transaction and commits it, durably or as durably as d asks. fn may run more than once.
 	update(ctx context.Context, d durability, fn func(ctx context.Context, t *tx) error) error
-	// updateInTurn is update, at which those that name the same quota take turns, in the order in which they called it. Quotas are named in
+	// updateInTurn is update, at which those that name the same quota take turns, about in the order in which they called it. Quotas are named in
 	// the order of their ids.
 	updateInTurn(ctx context.Context, quotas []int64, d durability, fn func(ctx context.Context, t *tx) error) error
 	// updateOne is update, apart, for an fn that runs a single statement.
