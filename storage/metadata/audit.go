@@ -166,8 +166,8 @@ func (s *Store) Blobs(ctx context.Context, last digest.Digest, limit int) (blobs
 				return err
 			}
 		}
-		blobs, err = collect(ctx, t, scanBlob,
-			`SELECT digest, key, size, quarantined_at FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $2`, after, limit)
+		blobs, err = collect(ctx, t, scanBlob, `
+			SELECT digest, key, size, quarantined_at, `+inline+` FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $2`, after, limit)
 		return err
 	})
 	return blobs, err
@@ -176,7 +176,7 @@ func (s *Store) Blobs(ctx context.Context, last digest.Digest, limit int) (blobs
 func scanBlob(row scanner) (b Blob, err error) {
 	var d sqlDigest
 	var quarantined sql.NullInt64
-	err = row.Scan(&d, &b.Key, &b.Size, &quarantined)
+	err = row.Scan(&d, &b.Key, &b.Size, &quarantined, &b.Inline)
 	b.Digest, b.Quarantined = digest.Digest(d), sqlTime(quarantined)
 	return b, err
 }

@@ -115,15 +115,20 @@ func SnapshotBlobs(ctx context.Context, path string, fn func(Blob) error) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	quarantined := `quarantined_at`
-	err = db.QueryRowContext(ctx, `SELECT name FROM pragma_table_info('blobs') WHERE name = ?`, quarantined).Scan(&quarantined)
-	if errors.Is(err, sql.ErrNoRows) { // an older schema
-		quarantined, err = `NULL`, nil
+	quarantined, kept := `quarantined_at`, inline
+	for query, old := range map[string]func(){ // of older schemas
+		`SELECT count(*) FROM pragma_table_info('blobs') WHERE name = 'quarantined_at'`: func() { quarantined = `NULL` },
+		`SELECT count(*) FROM sqlite_schema WHERE name = 'small_objects'`:               func() { kept = `FALSE` },
+	} {
+		var n int
+		if err := db.QueryRowContext(ctx, query).Scan(&n); err != nil {
+			return classify(err)
+		}
+		if n == 0 {
+			old()
+		}
 	}
-	if err != nil {
-		return classify(err)
-	}
-	rows, err := db.QueryContext(ctx, `SELECT digest, key, size, `+quarantined+` AS since FROM blobs WHERE since IS NULL ORDER BY digest`)
+	rows, err := db.QueryContext(ctx, `SELECT digest, key, size, `+quarantined+` AS since, `+kept+` FROM blobs WHERE since IS NULL ORDER BY digest`)
 	if err != nil {
 		return classify(err)
 	}

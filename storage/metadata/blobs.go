@@ -17,6 +17,8 @@ type Blob struct {
 	Size   int64 // bytes
 	// Quarantined is since when it is, and zero when it is not.
 	Quarantined time.Time
+	// Inline is set by lists of blobs when the bytes are kept here, as a small object.
+	Inline bool
 }
 
 // ImageConfig is what is kept of a blob that is an image config; the zero value says that a blob is none.

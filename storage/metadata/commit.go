@@ -7,11 +7,11 @@ import (
 )
 
 // CommitUpload turns a session that was claimed, or that is Unclaimed, into the blob d of u.Size bytes and links it in the session's
-// repository. The bytes have to be durable under u.Key, unless d is u.Pinned. When the blob exists already, the key dies, and so does
+// repository. The bytes have to be durable under u.Key, or to be u.Content, unless d is u.Pinned. When the blob exists already, the key dies, and so does
 // u.Left. A blob that is quarantined takes the key in place of its own, which dies. It fails with ErrSuperseded, with a QuotaError,
 // and with ErrQuarantined when d is u.Pinned and was quarantined since: its bytes are wanted now.
 func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) error {
-	if u.Key != "" && u.Pinned == "" && u.Left == "" && s.db.compounds() {
+	if u.Key != "" && u.Pinned == "" && u.Left == "" && !u.changesSmall() && s.db.compounds() {
 		return s.commitAtOnce(ctx, u, d)
 	}
 	return s.grow(ctx, u.Repository, durable, func(ctx context.Context, t *tx) error {
@@ -93,6 +93,38 @@ func (s *Store) commitAtOnce(ctx context.Context, u Upload, d digest.Digest) err
 	})
 }
 
+// CommitWhole is KeepUpload and CommitUpload in one, for a session of which only the caller knew and whose bytes are u.Content. It
+// fails with ErrSuperseded when the session was recorded already, but for one that was committed as d: then it succeeds again. It fails
+// with a QuotaError.
+func (s *Store) CommitWhole(ctx context.Context, u Upload, d digest.Digest) error {
+	if err := s.openKeys(ctx); err != nil {
+		return err
+	}
+	return s.grow(ctx, u.Repository, durable, func(ctx context.Context, t *tx) error {
+		repository, err := s.makeRepository(ctx, t, u.Repository)
+		if err != nil {
+			return err
+		}
+		n, err := t.exec(ctx, `
+			INSERT INTO uploads (id, repository, epoch, size, algorithm, committed, started_at, expires_at)
+			VALUES ($1, $2, 1, $3, $4, $5, {now}, {now} + $6)
+			ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
+			WHERE uploads.committed = excluded.committed AND uploads.repository = excluded.repository`,
+			u.ID, repository, u.Size, string(u.Algorithm), sqlDigest(d), finishedUploadStays.Milliseconds())
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrSuperseded
+		}
+		u.Key = s.keys.next()
+		if _, err := s.makeBlob(ctx, t, u, d); err != nil { // a key that it does not need nobody ever saw
+			return err
+		}
+		return s.link(ctx, t, repository, d)
+	})
+}
+
 // settleKey gives a finished upload's key to the blob d, or buries it when that blob has its bytes elsewhere.
 func (s *Store) settleKey(ctx context.Context, t *tx, u Upload, d digest.Digest) error {
 	if u.Pinned != "" && u.Pinned == d {
@@ -104,7 +136,11 @@ func (s *Store) settleKey(ctx context.Context, t *tx, u Upload, d digest.Digest)
 	if u.Key == "" {
 		return nil
 	}
-	return s.makeBlob(ctx, t, u, d)
+	made, err := s.makeBlob(ctx, t, u, d)
+	if err == nil && !made {
+		err = bury(ctx, t, u.Key, 0)
+	}
+	return err
 }
 
 // finishUpload marks a session as finished, which frees its key, and returns the id of its repository.
@@ -121,11 +157,11 @@ func finishUpload(ctx context.Context, t *tx, u Upload, d digest.Digest) (reposi
 	return repository, err
 }
 
-// makeBlob records the bytes of an upload as the blob d, or buries them when that blob is there and not quarantined.
-func (s *Store) makeBlob(ctx context.Context, t *tx, u Upload, d digest.Digest) error {
+// makeBlob records the bytes of an upload as the blob d, unless that blob is there and not quarantined, and reports whether it did.
+func (s *Store) makeBlob(ctx context.Context, t *tx, u Upload, d digest.Digest) (made bool, err error) {
 	c := orNone(u.Config)
 	if err := s.replaceDamaged(ctx, t, d); err != nil {
-		return err
+		return false, err
 	}
 	n, err := t.exec(ctx, `
 		INSERT INTO blobs (digest, key, size, os, architecture, variant, created, stored_at)
@@ -134,8 +170,8 @@ func (s *Store) makeBlob(ctx context.Context, t *tx, u Upload, d digest.Digest) 
 		  variant = excluded.variant, created = excluded.created, stored_at = excluded.stored_at, quarantined_at = NULL
 		WHERE blobs.quarantined_at IS NOT NULL`,
 		sqlDigest(d), u.Key, u.Size, nullable(c.OS), nullable(c.Architecture), nullable(c.Variant), millis(c.Created))
-	if err == nil && n == 0 {
-		return bury(ctx, t, u.Key, 0)
+	if err != nil || n == 0 {
+		return false, err
 	}
-	return err
+	return true, keepSmall(ctx, t, u)
 }

@@ -33,7 +33,7 @@ type scenario func(ctx context.Context, s *metadata.Store, round int) ([]step, e
 
 func scenarios() map[string]scenario {
 	return map[string]scenario{"Uploads": uploadSteps, "Manifests": manifestSteps, "Deletes": deleteSteps, "Upkeep": upkeepSteps,
-		"Robots": robotSteps, "Assembly": assemblySteps, "Quarantine": quarantineSteps, "Quotas": quotaSteps}
+		"Robots": robotSteps, "Assembly": assemblySteps, "Quarantine": quarantineSteps, "Quotas": quotaSteps, "Small": smallSteps}
 }
 
 // quick lets no time pass: leases, graces and uploads are over at once.

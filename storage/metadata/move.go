@@ -13,7 +13,7 @@ import (
 
 // tables are all that are moved, each after those that it references: snapshots of SQLite end with it. What quotas count is counted anew.
 var tables = []string{
-	"repositories", "blobs", "repository_blobs", "manifests", "manifest_bodies", "manifest_blobs", "manifest_children", "tags",
+	"repositories", "blobs", "small_objects", "repository_blobs", "manifests", "manifest_bodies", "manifest_blobs", "manifest_children", "tags",
 	"tag_history", "uploads", "dead_keys", "generations", "gc_queue", "settings", "robots",
 }
 

@@ -1,6 +1,7 @@
 package metadata_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -204,6 +205,8 @@ func TestMove(t *testing.T) {
 	for i := range 1500 {
 		must(t, s.PutManifest(t.Context(), "many", image(fmt.Sprint(i), []string{fmt.Sprint(i)})))
 	}
+	whole := metadata.Upload{ID: "whole", Repository: "many", Algorithm: digest.SHA256, Size: 3, Content: []byte{0, 255, 1}}
+	must(t, s.CommitWhole(t.Context(), whole, blob(4711)))
 	_, err = metadata.Move(t.Context(), path, dsn, nil)
 	if !errors.Is(err, filelock.ErrHeld) {
 		t.Errorf("while it is open: %v", err)
@@ -225,6 +228,11 @@ func TestMove(t *testing.T) {
 	}
 	moved := open(t, metadata.Config{DSN: dsn})
 	mustAudit(t, moved)
+	kept, err := moved.Blob(t.Context(), "many", blob(4711))
+	must(t, err)
+	if content, ok, err := moved.SmallObject(t.Context(), kept.Key); err != nil || !ok || !bytes.Equal(content, whole.Content) {
+		t.Errorf("a small blob: %v, %t, %v", content, ok, err)
+	}
 	if _, err := moved.Blob(t.Context(), "quarantine-0", blob(-2)); !errors.Is(err, metadata.ErrQuarantined) {
 		t.Errorf("a blob that is quarantined: %v", err)
 	}

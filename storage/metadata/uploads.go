@@ -35,6 +35,11 @@ type Upload struct {
 	State     []byte
 	Algorithm digest.Algorithm
 	HashState []byte
+	// Content are all bytes up to Size when they are few and to be kept here, in place of the blob store, as a small object under Key. It is nil
+	// in what calls return.
+	Content []byte
+	// Outgrown says that there is a small object under Key, and that the blob store has all bytes now: it is removed.
+	Outgrown bool
 	// Config is what the bytes so far are as an image config, when that is known.
 	Config *ImageConfig
 	// Pinned is a blob that the upload declared to be and that is held for it meanwhile.
@@ -225,15 +230,61 @@ func (s *Store) renewKeys(ctx context.Context, t *tx, u *Upload) error {
 	return nil
 }
 
-// CheckpointUpload records how far the bytes of a claimed session are durable: Key, Size, State, HashState and Config of u. Left
-// dies. It fails with ErrSuperseded when the claim is not the newest any more.
+// KeepUpload records a session of which only the caller knew, with the Size, Content and HashState that it has so far; it gets its Key. With
+// a declared digest it is like StartUpload as long as Size is zero. What an earlier call recorded of it whose answer was lost is replaced. It
+// fails with ErrSuperseded when others know the session.
+func (s *Store) KeepUpload(ctx context.Context, u Upload, declared digest.Digest) (kept Upload, err error) {
+	if err := s.openKeys(ctx); err != nil {
+		return kept, err
+	}
+	err = s.db.update(ctx, relaxed, func(ctx context.Context, t *tx) error {
+		switch before, err := getUpload(ctx, t, u.Repository, u.ID); {
+		case err == ErrNotFound:
+		case err != nil:
+			return err
+		case before.Epoch > 1 || before.Committed != "":
+			return ErrSuperseded
+		default:
+			if err := s.endUpload(ctx, t, u.ID, []string{before.Key}, before.Pinned); err != nil {
+				return err
+			}
+		}
+		kept = u
+		kept.Epoch = 1
+		repositoryID, err := s.makeRepository(ctx, t, u.Repository)
+		if err != nil {
+			return err
+		}
+		if u.Size == 0 {
+			if kept.Pinned, err = held(ctx, t, declared); err != nil {
+				return err
+			}
+		}
+		if kept.Pinned == "" {
+			kept.Key = s.keys.next()
+		}
+		_, err = t.exec(ctx, `
+			INSERT INTO uploads (id, repository, epoch, key, size, algorithm, hash_state, pinned_digest, started_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {now}, {now} + $9)`,
+			u.ID, repositoryID, kept.Epoch, nullable(kept.Key), u.Size, string(u.Algorithm), u.HashState, sqlDigest(kept.Pinned),
+			s.config.UploadExpiry.Milliseconds())
+		if err != nil || u.Size == 0 {
+			return err
+		}
+		return keepSmall(ctx, t, kept)
+	})
+	return kept, err
+}
+
+// CheckpointUpload records how far the bytes of a claimed session are durable: Key, Size, State, HashState and Config of u, and its
+// Content. Left dies. It fails with ErrSuperseded when the claim is not the newest any more.
 func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 	config, err := encodeConfig(u.Config)
 	if err != nil {
 		return err
 	}
 	update := s.db.updateOne
-	if u.Left != "" { // whose key has to die with that
+	if u.Left != "" || u.changesSmall() { // which are recorded with it
 		update = func(ctx context.Context, fn func(context.Context, *tx) error) error {
 			return s.db.update(ctx, apart, fn)
 		}
@@ -245,6 +296,9 @@ func (s *Store) CheckpointUpload(ctx context.Context, u Upload) error {
 			u.ID, u.Epoch, u.Size, u.State, u.HashState, config, s.config.UploadExpiry.Milliseconds(), nullable(u.Key), nullable(u.Spare))
 		if err == nil && n == 0 {
 			return ErrSuperseded
+		}
+		if err == nil {
+			err = keepSmall(ctx, t, u)
 		}
 		if err != nil || u.Left == "" {
 			return err

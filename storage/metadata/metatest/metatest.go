@@ -40,6 +40,7 @@ func Run(t *testing.T, open Open) {
 		quotas []metadata.Quota
 	}{
 		{"Uploads", uploadTests(), 0, nil},
+		{"Small", smallTests(), 0, nil},
 		{"Blobs", blobTests(), 0, nil},
 		{"Quarantine", quarantineTests(), 0, nil},
 		{"Manifests", manifestTests(), 0, nil},

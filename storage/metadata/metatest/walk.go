@@ -37,7 +37,7 @@ type walk struct {
 
 func (w *walk) run(steps int) {
 	moves := []func(){
-		w.start, w.start, w.claim, w.checkpoint, w.commit, w.commit, w.commit, w.cancel, w.expire,
+		w.start, w.start, w.keep, w.whole, w.claim, w.checkpoint, w.commit, w.commit, w.commit, w.cancel, w.expire,
 		w.mount, w.lease, w.deleteBlob, w.put, w.put, w.put, w.deleteManifest, w.deleteTag, w.forget, w.collect,
 		w.restore, w.restore, w.purge, w.deleteRepository, w.quarantine, w.endQuarantine,
 	}
@@ -83,6 +83,42 @@ func (w *walk) start() {
 	w.takeKey(&want, u)
 	wantEqual(w.t, "start", u, want)
 	w.model.uploads[u.ID] = u
+}
+
+// keep records a session that was under way.
+func (w *walk) keep() {
+	declared := w.declared()
+	u := metadata.Upload{ID: w.newID(), Repository: w.repository(), Algorithm: digest.SHA256}
+	if w.chance(2) {
+		u.Size, u.Content, u.HashState = 5, small(5), []byte("state")
+	}
+	got, err := w.KeepUpload(w.t.Context(), u, declared)
+	must(w.t, err)
+	w.model.repositories[u.Repository] = true
+	want := u
+	want.Epoch = 1
+	if u.Size == 0 {
+		want.Pinned = w.model.held(declared)
+	}
+	w.takeKey(&want, got)
+	wantEqual(w.t, "keep", got, want)
+	want.Content = nil
+	w.model.uploads[u.ID] = want
+}
+
+// whole commits a session that nobody knew of.
+func (w *walk) whole() {
+	u, d := metadata.Upload{ID: w.newID(), Repository: w.repository(), Algorithm: digest.SHA256, Size: blobSize, Content: small(blobSize)}, w.blob()
+	must(w.t, w.CommitWhole(w.t.Context(), u, d))
+	u.Content, u.Epoch = nil, 1
+	if w.model.held(d) == "" {
+		b, err := w.Blob(w.t.Context(), u.Repository, d)
+		must(w.t, err)
+		got := u
+		got.Key = b.Key
+		w.takeKey(&u, got)
+	}
+	w.model.commit(u, d)
 }
 
 // takeKey gives want the key of got where it has to have one, and sees to it that it is new.
