@@ -37,6 +37,8 @@ func rules() map[string][]string {
 		"storage/s3":                        {"storage"},
 		"storage/diskcache":                 {"filelock", "storage"},
 		"storage/s3/s3test":                 {},
+		"storage/journal":                   {},
+		"storage/small":                     {"storage"},
 		"storage/storagetest":               {"storage"},
 		"storage/metadata":                  {"filelock"},
 		"storage/metadata/postgrestest":     {},
