@@ -4,14 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -50,7 +47,7 @@ func TestRandomClients(t *testing.T) {
 		b := start(t, options{env: collecting()})
 		m := newMarket(t, b.client())
 		m.open(t)
-		m.settle(t, []*berth{b}, func() int { return files(t, filepath.Join(b.root, "blobs")) })
+		m.settle(t, []*berth{b}, func() int { return b.objects() })
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
 		t.Parallel()
@@ -61,22 +58,15 @@ func TestRandomClients(t *testing.T) {
 	})
 }
 
-// files counts those below a directory.
-func files(t *testing.T, directory string) (n int) {
-	t.Helper()
-	err := filepath.WalkDir(directory, func(_ string, e fs.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() {
-			n++
-		}
-		if errors.Is(err, fs.ErrNotExist) { // deleted meanwhile
-			err = nil
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+// objects counts what is stored, in files and in the database.
+func (b *berth) objects() int {
+	b.t.Helper()
+	out, err := b.tryFsck("--json")
+	var report struct{ Objects int }
+	if err != nil || json.Unmarshal(out, &report) != nil {
+		b.t.Fatalf("fsck: %v\n%s", err, out)
 	}
-	return n
+	return report.Objects
 }
 
 // market is what the clients know of each other.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -31,7 +30,7 @@ func TestTakeOver(t *testing.T) {
 	}(location)
 	<-body.reached
 	// What was sent may still be on its way, and the second request overtake it.
-	await(t, "has begun with the first request", func() bool { return files(t, filepath.Join(b.root, "blobs")) > 0 })
+	await(t, "has begun with the first request", func() bool { return b.objects() > 0 })
 	if location, err = c.WriteChunk(ctx, location, 0, content.Reader(0), content.Size); err != nil {
 		t.Fatalf("the second request: %v", err)
 	}

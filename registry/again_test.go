@@ -23,8 +23,9 @@ func (r readHook) Read(p []byte) (int, error) {
 }
 
 // TestPushAgain pushes what the repository has: it is checked all the same, and nothing is written.
-func TestPushAgain(t *testing.T) {
-	f := newFixture(t)
+func TestPushAgain(t *testing.T) { onBoth(t, testPushAgain) }
+
+func testPushAgain(t *testing.T, f *fixture) {
 	content := []byte("content")
 	d := f.push(t, "a/b", content).Digest
 	body := func(s string) registry.Chunk {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"time"
 
 	"berth/registry/manifest"
@@ -25,6 +26,9 @@ type attempt struct {
 	s     *Service
 	facts metadata.Upload
 	sum   hash.Hash
+	// pending is set as long as no row knows the upload.
+	pending bool
+	start   int64 // bytes when it was claimed
 	// discard is set when the bytes are held already under the digest that the client declared: they are only hashed.
 	discard  bool
 	declared digest.Digest
@@ -48,19 +52,16 @@ func (s *Service) claim(ctx context.Context, repository, id string, declared dig
 	if err != nil {
 		return nil, explain(err, ErrUploadUnknown, "claim upload %s", id)
 	}
-	return s.attempt(facts, declared)
+	return s.attempt(ctx, facts, declared)
 }
 
-func (s *Service) attempt(facts metadata.Upload, declared digest.Digest) (*attempt, error) {
-	a := &attempt{s: s, facts: facts, discard: facts.Pinned != "" && facts.Pinned == declared, declared: declared, renewed: time.Now(),
-		got: facts.Size, askAt: facts.Size + quotaStride}
-	if facts.Size == 0 {
-		a.sniffed = &prefix{}
-		if declared != "" {
-			a.facts.Algorithm = declared.Algorithm()
-		}
+// attempt goes on with an upload that a row knows.
+func (s *Service) attempt(ctx context.Context, facts metadata.Upload, declared digest.Digest) (*attempt, error) {
+	a := s.newAttempt(facts, declared)
+	a.discard = facts.Pinned != "" && facts.Pinned == declared
+	if err := a.fetch(ctx); err != nil {
+		return nil, explain(err, nil, "resume upload %s", facts.ID)
 	}
-	a.sum = a.facts.Algorithm.Hash()
 	if facts.HashState == nil || facts.Committed != "" {
 		return a, nil
 	}
@@ -68,6 +69,43 @@ func (s *Service) attempt(facts metadata.Upload, declared digest.Digest) (*attem
 		return nil, fmt.Errorf("resume upload %s: %w", facts.ID, err)
 	}
 	return a, nil
+}
+
+// attemptPending goes on with an upload that is pending.
+func (s *Service) attemptPending(facts metadata.Upload, declared digest.Digest) *attempt {
+	a := s.newAttempt(facts, declared)
+	a.pending = true
+	a.facts.Content = slices.Clip(facts.Content) // an attempt that fails changes nothing
+	a.sum.Write(facts.Content)
+	return a
+}
+
+func (s *Service) newAttempt(facts metadata.Upload, declared digest.Digest) *attempt {
+	a := &attempt{s: s, facts: facts, start: facts.Size, declared: declared, renewed: time.Now(), got: facts.Size, askAt: facts.Size + quotaStride}
+	if facts.Size == 0 {
+		a.sniffed = &prefix{}
+		if declared != "" {
+			a.facts.Algorithm = declared.Algorithm()
+		}
+	}
+	a.sum = a.facts.Algorithm.Hash()
+	return a
+}
+
+// fetch fills Content while the upload has few bytes.
+func (a *attempt) fetch(ctx context.Context) error {
+	switch {
+	case a.discard || a.facts.Committed != "" || a.facts.Size > int64(a.s.inline) || a.s.inline == 0:
+		return nil
+	case a.facts.Size == 0:
+		a.facts.Content = []byte{}
+		return nil
+	}
+	content, ok, err := a.s.facts.SmallObject(ctx, a.facts.Key)
+	if ok && int64(len(content)) >= a.facts.Size { // else the blob store has it
+		a.facts.Content = content[:a.facts.Size]
+	}
+	return err
 }
 
 // append reads a chunk and adds it to the session's bytes, not yet durably.
@@ -88,7 +126,7 @@ func (w attemptWriter) Write(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if time.Since(a.renewed) > renewEvery {
+	if !a.pending && time.Since(a.renewed) > renewEvery {
 		if err := a.s.facts.RenewUpload(w.ctx, a.facts); err != nil {
 			return 0, err
 		}
@@ -106,13 +144,50 @@ func (w attemptWriter) Write(p []byte) (n int, err error) {
 		}
 		a.askAt += quotaStride
 	}
-	if a.out == nil {
-		if a.out, err = a.s.blobs.Write(w.ctx, a.at()); err != nil {
-			return 0, err
-		}
-		a.facts.Config = nil
+	a.facts.Config = nil
+	if a.facts.Content != nil && len(a.facts.Content)+len(p) <= a.s.inline {
+		a.facts.Content = append(a.facts.Content, p...)
+		return len(p), nil
+	}
+	if err := a.open(w.ctx); err != nil || a.discard {
+		return len(p), err
 	}
 	return a.out.Write(p)
+}
+
+// open opens the writer, and gives it what was too little for it until now.
+func (a *attempt) open(ctx context.Context) (err error) {
+	if a.out != nil {
+		return nil
+	}
+	content := a.facts.Content
+	if a.pending {
+		if err := a.keep(ctx); err != nil || a.discard {
+			return err
+		}
+	}
+	from := a.at()
+	if content != nil {
+		from.Size = 0
+	}
+	if a.out, err = a.s.blobs.Write(ctx, from); err != nil {
+		return err
+	}
+	a.facts.Content, a.facts.Outgrown = nil, content != nil && a.facts.Size > 0
+	_, err = a.out.Write(content)
+	return err
+}
+
+// keep has a row know the upload, as it was when it was claimed.
+func (a *attempt) keep(ctx context.Context) (err error) {
+	if a.facts, err = a.s.keep(ctx, a.facts, a.declared); err != nil {
+		return err
+	}
+	a.pending = false
+	if a.discard = a.facts.Pinned != ""; a.discard {
+		a.facts.Content = nil
+	}
+	return nil
 }
 
 func (a *attempt) at() storage.Checkpoint {
@@ -121,8 +196,14 @@ func (a *attempt) at() storage.Checkpoint {
 
 // checkpoint makes the bytes durable and then records how far they go.
 func (a *attempt) checkpoint(ctx context.Context) error {
-	if a.out == nil {
+	if a.facts.Size == a.start || a.discard {
 		return nil
+	}
+	if a.pending && a.s.pending.put(a.facts) {
+		return nil
+	}
+	if a.pending { // there is no room for it
+		return explain(a.keep(ctx), nil, "checkpoint upload %s", a.facts.ID)
 	}
 	if err := a.sync(ctx); err != nil {
 		return err
@@ -167,7 +248,7 @@ func (a *attempt) commit(ctx context.Context, d digest.Digest) error {
 			return err
 		}
 	}
-	if !a.discard {
+	if !a.discard && a.facts.Content == nil {
 		if err := a.complete(ctx); err != nil {
 			return err
 		}
@@ -180,11 +261,23 @@ func (a *attempt) commit(ctx context.Context, d digest.Digest) error {
 	if err := a.readConfig(ctx); err != nil {
 		return err
 	}
-	err := a.s.facts.CommitUpload(ctx, a.facts, d)
+	err := a.record(ctx, d)
 	if errors.Is(err, metadata.ErrQuarantined) { // since the client began: the bytes that it sent were not kept
 		return ErrUnavailable.Withf("the registry's copy of blob %s was found to be damaged: push it again", d)
 	}
 	return explain(err, nil, "commit blob %s", d)
+}
+
+// record makes the upload the blob d, in one transaction.
+func (a *attempt) record(ctx context.Context, d digest.Digest) error {
+	if !a.pending {
+		return a.s.facts.CommitUpload(ctx, a.facts, d)
+	}
+	err := a.s.facts.CommitWhole(ctx, a.facts, d)
+	if err == nil {
+		a.s.pending.remove(a.facts.Repository, a.facts.ID)
+	}
+	return err
 }
 
 // complete makes the bytes durable and readable under their key.
@@ -223,9 +316,9 @@ func checkDigest(sum hash.Hash, d digest.Digest) error {
 
 // rehash reads the bytes back to check a digest of an algorithm that was not announced when the session began.
 func (a *attempt) rehash(ctx context.Context, d digest.Digest) error {
-	r, err := a.s.blobs.Open(ctx, a.facts.Key, a.facts.Size)
+	r, err := a.read(ctx)
 	if err != nil {
-		return explain(err, nil, "read upload %s", a.facts.ID)
+		return err
 	}
 	defer r.Close()
 	sum := d.Algorithm().Hash()
@@ -233,6 +326,15 @@ func (a *attempt) rehash(ctx context.Context, d digest.Digest) error {
 		return fmt.Errorf("read upload %s: %w", a.facts.ID, err)
 	}
 	return checkDigest(sum, d)
+}
+
+// read reads the upload's bytes back, which are complete.
+func (a *attempt) read(ctx context.Context) (io.ReadCloser, error) {
+	if a.facts.Content != nil {
+		return io.NopCloser(bytes.NewReader(a.facts.Content)), nil
+	}
+	r, err := a.s.blobs.Open(ctx, a.facts.Key, a.facts.Size)
+	return r, explain(err, nil, "read upload %s", a.facts.ID)
 }
 
 // readConfig finds out whether the bytes are an image config: from those that passed by, else, when they came in several
@@ -249,9 +351,9 @@ func (a *attempt) readConfig(ctx context.Context) error {
 	if a.facts.Size > maxConfig {
 		return nil
 	}
-	r, err := a.s.blobs.Open(ctx, a.facts.Key, a.facts.Size)
+	r, err := a.read(ctx)
 	if err != nil {
-		return explain(err, nil, "read upload %s", a.facts.ID)
+		return err
 	}
 	defer r.Close()
 	p := &prefix{}

@@ -18,3 +18,10 @@ var (
 
 // MaxPart is the size up to which manifests are taken into indexes.
 const MaxPart = maxPart
+
+// PendingUploads returns how many uploads are pending.
+func (s *Service) PendingUploads() int {
+	s.pending.mu.Lock()
+	defer s.pending.mu.Unlock()
+	return len(s.pending.byKey)
+}

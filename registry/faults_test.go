@@ -11,6 +11,7 @@ import (
 
 	"berth/registry"
 	"berth/registry/gc"
+	"berth/storage"
 	"berth/storage/filesystem"
 	"berth/storage/metadata"
 	"berth/storage/metadata/metatest"
@@ -61,6 +62,7 @@ func (c *client) pushInChunks(repository string, content []byte) {
 		_, err = c.WriteUpload(ctx, repository, u.ID, chunk(content[now.Size:half]))
 		return err
 	})
+	c.must("keep", func() error { return c.KeepUploads(ctx, 0) })
 	c.must("finish", func() error {
 		_, err := c.FinishUpload(ctx, repository, u.ID, chunk(content[half:]), digest.FromBytes(content))
 		return err
@@ -79,6 +81,18 @@ func gone(err error, absent error) error {
 // client repeats the call that failed. After that, and after a restart, everything that it was told is so.
 func TestFaults(t *testing.T) {
 	t.Parallel()
+	for name, assemble := range map[string]assembling{"files": assembleFiles, "inline": assembleInline} {
+		t.Run(name, func(t *testing.T) { testFaults(t, assemble) })
+	}
+}
+
+// faultyFiles are files whose writes fail on demand.
+type faultyFiles struct {
+	storagetest.Faulty
+	storage.Limited
+}
+
+func testFaults(t *testing.T, assemble assembling) {
 	small, large := []byte("small"), storagetest.Content(1, 300<<10)
 	storagetest.Sweep(t, func(t *testing.T, f *storagetest.Faults) {
 		directory := memoryDir(t)
@@ -88,14 +102,14 @@ func TestFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		facts := openFaulty(t, path, f)
-		c := &client{fixture: assemble(storagetest.Faulty{Blobs: files, Faults: f}, facts, registry.Config{}), t: t}
+		c := &client{fixture: assemble(faultyFiles{storagetest.Faulty{Blobs: files, Faults: f}, files}, facts), t: t}
 		manifest, body := c.session(small, large)
 		if err := facts.Close(); err != nil && !errors.Is(err, storagetest.ErrInjected) {
 			t.Errorf("close: %v", err)
 		}
-		after := assemble(files, openFacts(t, metadata.Config{Path: path, Grace: time.Nanosecond}), registry.Config{})
+		after := assemble(files, openFacts(t, metadata.Config{Path: path, Grace: time.Nanosecond}))
 		defer after.facts.Close()
-		if err := gc.New(gc.Config{Metadata: after.facts, Blobs: files}).Recover(t.Context()); err != nil {
+		if err := gc.New(gc.Config{Metadata: after.facts, Blobs: after.blobs}).Recover(t.Context()); err != nil {
 			t.Error(err)
 		}
 		after.reap(t)

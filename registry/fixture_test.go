@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"berth/storage"
 	"berth/storage/filesystem"
 	"berth/storage/metadata"
+	"berth/storage/small"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,15 +29,86 @@ type fixture struct {
 	*registry.Service
 	blobs    storage.Blobs
 	facts    *metadata.Store
-	database string // its file, where the fixture has one of its own
+	journal  *memoryJournal // nil without one
+	database string         // its file, where the fixture has one of its own
+}
+
+// onBoth runs a test on a registry that has every blob in a file, and on one that keeps small ones in the metadata.
+func onBoth(t *testing.T, test func(t *testing.T, f *fixture)) {
+	t.Run("files", func(t *testing.T) { test(t, newFixture(t)) })
+	t.Run("inline", func(t *testing.T) { test(t, newInlineFixture(t)) })
 }
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
+	return newFixtureOf(t, assembleFiles)
+}
+
+func newInlineFixture(t testing.TB) *fixture {
+	t.Helper()
+	return newFixtureOf(t, assembleInline)
+}
+
+// assembling makes a registry over a backend of files.
+type assembling func(files small.Backend, facts *metadata.Store) *fixture
+
+func assembleFiles(files small.Backend, facts *metadata.Store) *fixture {
+	return assemble(files, facts, registry.Config{})
+}
+
+func assembleInline(files small.Backend, facts *metadata.Store) *fixture {
+	return assemble(small.New(files, facts), facts, registry.Config{Inline: small.Limit, Journal: new(memoryJournal)})
+}
+
+// memoryJournal is a journal that outlives its registry.
+type memoryJournal struct {
+	mu      sync.Mutex
+	records [][]byte
+	fails   error
+}
+
+func (j *memoryJournal) Append(record []byte) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.fails == nil {
+		j.records = append(j.records, bytes.Clone(record))
+	}
+	return j.fails
+}
+
+func (j *memoryJournal) Replace(records [][]byte) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.fails == nil {
+		j.records = slices.Clone(records)
+	}
+	return j.fails
+}
+
+// read returns the records as one that was read from a file at once does: what is behind one is the next.
+func (j *memoryJournal) read() (records [][]byte) {
+	all := slices.Concat(j.records...)
+	for _, r := range j.records {
+		records, all = append(records, all[:len(r)]), all[len(r):]
+	}
+	return records
+}
+
+func (j *memoryJournal) Size() (size int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, r := range j.records {
+		size += int64(len(r))
+	}
+	return size
+}
+
+func newFixtureOf(t testing.TB, assemble assembling) *fixture {
+	t.Helper()
 	directory := t.TempDir()
 	blobs := openBlobs(t, filesystem.Config{Root: directory})
 	database := filepath.Join(directory, "metadata.sqlite")
-	f := assemble(blobs, openFacts(t, metadata.Config{Path: database}), registry.Config{})
+	f := assemble(blobs, openFacts(t, metadata.Config{Path: database}))
 	f.database = database
 	t.Cleanup(func() {
 		f.checkClean(t)
@@ -65,11 +139,23 @@ func openFacts(t testing.TB, c metadata.Config) *metadata.Store {
 
 func assemble(blobs storage.Blobs, facts *metadata.Store, c registry.Config) *fixture {
 	c.Blobs, c.Metadata = blobs, facts
-	return &fixture{Service: registry.New(c), blobs: blobs, facts: facts}
+	f := &fixture{Service: registry.New(c), blobs: blobs, facts: facts}
+	f.journal, _ = c.Journal.(*memoryJournal)
+	return f
 }
 
-// restart is the registry as another process would find it: nothing but the stores is the same.
-func (f *fixture) restart() *fixture { return assemble(f.blobs, f.facts, registry.Config{}) }
+// restart is the registry as another process would find it when this one was killed: nothing but the stores is the same.
+func (f *fixture) restart(t testing.TB) *fixture {
+	t.Helper()
+	if f.journal == nil {
+		return assemble(f.blobs, f.facts, registry.Config{})
+	}
+	again := assemble(f.blobs, f.facts, registry.Config{Inline: small.Limit, Journal: f.journal})
+	if err := again.RecoverUploads(t.Context(), f.journal.read()); err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
 
 // checkClean fails the test when fsck finds something.
 func (f *fixture) checkClean(t testing.TB) fsck.Report {

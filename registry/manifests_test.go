@@ -31,8 +31,9 @@ func index(t testing.TB, children map[string]registry.ManifestPushed) []byte {
 	return encode(t, document)
 }
 
-func TestManifestRoundTrip(t *testing.T) {
-	f := newFixture(t)
+func TestManifestRoundTrip(t *testing.T) { onBoth(t, testManifestRoundTrip) }
+
+func testManifestRoundTrip(t *testing.T, f *fixture) {
 	body := f.image(t, "a/b", config("linux", "amd64"), []byte("layer"))
 	// Bytes come back as they were sent, unknown fields and white space included.
 	body = append([]byte("{ \"x-unknown\": [1, 2],\n"), body[1:]...)
@@ -259,8 +260,9 @@ func TestReferrers(t *testing.T) {
 	}
 }
 
-func TestMount(t *testing.T) {
-	f := newFixture(t)
+func TestMount(t *testing.T) { onBoth(t, testMount) }
+
+func testMount(t *testing.T, f *fixture) {
 	d := f.push(t, "private/source", []byte("layer")).Digest
 	anything := func(string) bool { return true }
 	nothing := func(string) bool { return false }
@@ -306,8 +308,9 @@ func TestMount(t *testing.T) {
 	}
 }
 
-func TestDeletedBlobFreesItsBytes(t *testing.T) {
-	f := newFixture(t)
+func TestDeletedBlobFreesItsBytes(t *testing.T) { onBoth(t, testDeletedBlobFreesItsBytes) }
+
+func testDeletedBlobFreesItsBytes(t *testing.T, f *fixture) {
 	d := f.push(t, "a/b", []byte("layer")).Digest
 	f.push(t, "c", []byte("layer"))
 	if err := f.DeleteBlob(t.Context(), "a/b", d); err != nil {

@@ -25,6 +25,7 @@ import (
 type machine struct {
 	*fixture
 	directory string
+	assemble  assembling
 	disk      *filesystemtest.PowerLoss
 	database  string
 	synced    int64 // length of the log that is durable
@@ -75,11 +76,11 @@ func (f fileSwitch) Write(b []byte) (int, error) {
 func (f fileSwitch) Truncate(size int64) error { return f.p.note(f.File.Truncate(size)) }
 func (f fileSwitch) Sync() error               { return f.p.note(f.File.Sync()) }
 
-func newMachine(t *testing.T, cutAt int, keep *rand.Rand) *machine {
+func newMachine(t *testing.T, cutAt int, keep *rand.Rand, assemble assembling) *machine {
 	t.Helper()
 	m := &machine{
-		directory: t.TempDir(),
-		blobs:     make(map[digest.Digest][]byte), manifests: make(map[digest.Digest][]byte),
+		directory: t.TempDir(), assemble: assemble,
+		blobs: make(map[digest.Digest][]byte), manifests: make(map[digest.Digest][]byte),
 		tags: make(map[string]digest.Digest), uploads: make(map[string][]byte),
 	}
 	m.database = filepath.Join(t.TempDir(), "metadata.sqlite")
@@ -90,7 +91,7 @@ func newMachine(t *testing.T, cutAt int, keep *rand.Rand) *machine {
 	blobs := openBlobs(t, filesystem.Config{Root: m.directory, FS: powerSwitch{m.disk, m}})
 	facts := openFacts(t, metadata.Config{Path: m.database})
 	t.Cleanup(func() { _ = facts.Close() })
-	m.fixture = assemble(blobs, facts, registry.Config{})
+	m.fixture = assemble(blobs, facts)
 	m.synced = m.logSize()
 	return m
 }
@@ -112,9 +113,9 @@ func (m *machine) stored() { m.synced = m.logSize() }
 // work does something that a client would.
 func (m *machine) work(random *rand.Rand) {
 	ctx := context.Background()
-	content := storagetest.Content(random.Uint64(), random.IntN(5000))
+	content := storagetest.Content(random.Uint64(), random.IntN(5000)<<random.IntN(4))
 	d := digest.FromBytes(content)
-	switch random.IntN(6) {
+	switch random.IntN(8) {
 	case 0:
 		if _, err := m.PushBlob(ctx, "a/b", d, chunk(content)); err == nil {
 			m.stored()
@@ -150,6 +151,8 @@ func (m *machine) work(random *rand.Rand) {
 		}
 	case 5:
 		m.pushImage(random, content)
+	case 6, 7:
+		_ = m.KeepUploads(ctx, 0) // what it could not keep is not promised
 	}
 }
 
@@ -208,7 +211,7 @@ func (m *machine) reboot(t *testing.T, random *rand.Rand) *fixture {
 	}
 	facts := openFacts(t, metadata.Config{Path: path})
 	t.Cleanup(func() { _ = facts.Close() })
-	f := assemble(openBlobs(t, filesystem.Config{Root: m.directory}), facts, registry.Config{})
+	f := m.assemble(openBlobs(t, filesystem.Config{Root: m.directory}), facts)
 	if err := gc.New(gc.Config{Metadata: f.facts, Blobs: f.blobs}).Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -269,6 +272,12 @@ func (m *machine) resume(t *testing.T, f *fixture) (resumed int) {
 
 func TestPowerLoss(t *testing.T) {
 	t.Parallel()
+	// Where small blobs are in the metadata, there are fewer calls at which the power can go.
+	t.Run("files", func(t *testing.T) { testPowerLoss(t, assembleFiles, 120) })
+	t.Run("inline", func(t *testing.T) { testPowerLoss(t, assembleInline, 25) })
+}
+
+func testPowerLoss(t *testing.T, assemble assembling, calls int) {
 	cuts, resumed := 0, 0
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -277,7 +286,7 @@ func TestPowerLoss(t *testing.T) {
 			if seed%2 == 1 {
 				keep = rand.New(rand.NewPCG(seed, 2))
 			}
-			m := newMachine(t, 10+random.IntN(120), keep) // opening the store takes a few calls
+			m := newMachine(t, 10+random.IntN(calls), keep, assemble) // opening the store takes a few calls
 			for step := 0; step < 40 && m.on(); step++ {
 				m.work(random)
 			}

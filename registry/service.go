@@ -19,6 +19,12 @@ import (
 type Config struct {
 	Blobs    storage.Blobs
 	Metadata *metadata.Store
+	// Inline is the most bytes of a blob that Metadata keeps, where Blobs has to find them, as storage/small does. Zero keeps none there. It is
+	// for Metadata that is Alone.
+	Inline int
+	// Journal has new uploads of so few bytes, which no transaction has recorded yet. Then RecoverUploads has to be called with what it had,
+	// FollowUploads has to run, and KeepUploads to be called at the end. Nil has every upload be recorded when it begins.
+	Journal Journal
 	// ChildRequired reports whether a manifest that an index lists for a platform has to be there when the index is
 	// pushed. Nil requires all. The platform is nil where the index names none.
 	ChildRequired func(*v1.Platform) bool
@@ -53,6 +59,8 @@ type Service struct {
 	sparseDeletes bool
 	links         storage.Linker // nil unless clients are to read from the blob store
 	sessions      sessions
+	pending       pending
+	inline        int
 	pulls         pulls
 	buffers       buffers
 	small         smallBlobs
@@ -76,9 +84,12 @@ func New(c Config) *Service {
 	}
 	s := &Service{
 		log: c.Log, lost: rate.Sometimes{First: 10, Interval: time.Minute},
-		blobs: c.Blobs, facts: c.Metadata,
+		blobs: c.Blobs, facts: c.Metadata, inline: c.Inline,
 		childRequired: c.ChildRequired, sparseImages: c.SparseImages, urlAllowed: c.URLAllowed, coverage: c.Coverage,
 		indexes: c.Indexes, immutable: c.Immutable, sparseDeletes: c.SparseDeletes,
+	}
+	if s.inline > 0 {
+		s.pending.journal = c.Journal
 	}
 	s.buffers.size = bufferSize
 	if _, ok := c.Blobs.(storage.Parted); ok {

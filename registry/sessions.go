@@ -49,10 +49,27 @@ func (s *sessions) take(ctx context.Context, id string, body io.Closer) (*hold, 
 	return h, nil
 }
 
+// tryTake takes an upload that nobody has, or returns nil.
+func (s *sessions) tryTake(id string) *hold {
+	h := &hold{released: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byID[id] != nil {
+		return nil
+	}
+	s.add(id, h)
+	return h
+}
+
 // join makes h the newest of an upload, and its holder when there is none. It returns the holder.
 func (s *sessions) join(id string, h *hold) *hold {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.add(id, h)
+}
+
+// add is join for who has locked.
+func (s *sessions) add(id string, h *hold) *hold {
 	if s.byID == nil {
 		s.byID = make(map[string]*session)
 	}

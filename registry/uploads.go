@@ -26,7 +26,11 @@ func (s *Service) StartUpload(ctx context.Context, repository string, algorithm 
 	if err := s.checkQuota(ctx, repository, 0, ""); err != nil {
 		return Upload{}, err
 	}
-	u, err := s.facts.StartUpload(ctx, newUploadID(), repository, algorithm, "")
+	u := metadata.Upload{ID: newUploadID(), Repository: repository, Algorithm: algorithm, Content: []byte{}}
+	if s.pending.put(u) {
+		return asUpload(u), nil
+	}
+	u, err := s.facts.StartUpload(ctx, u.ID, repository, algorithm, "")
 	if err != nil {
 		return Upload{}, explain(err, nil, "start upload to %s", repository)
 	}
@@ -35,6 +39,9 @@ func (s *Service) StartUpload(ctx context.Context, repository string, algorithm 
 
 // UploadStatus returns the state of a session. It fails with ErrUploadUnknown.
 func (s *Service) UploadStatus(ctx context.Context, repository, id string) (Upload, error) {
+	if u, ok := s.pending.get(repository, id); ok {
+		return asUpload(u), nil
+	}
 	u, err := s.facts.Upload(ctx, repository, id)
 	if err == nil && u.Committed != "" {
 		err = metadata.ErrNotFound
@@ -121,10 +128,13 @@ func (s *Service) FinishUpload(ctx context.Context, repository, id string, c Chu
 // claimNext claims a session for a chunk. Where this process is the only one, its sessions keep writers apart, and the first chunk needs no
 // claim: it costs a transaction, which waits for those that are being synced.
 func (s *Service) claimNext(ctx context.Context, repository, id string) (*attempt, error) {
+	if u, ok := s.pending.get(repository, id); ok {
+		return s.attemptPending(u, ""), nil
+	}
 	if s.facts.Alone() {
 		facts, err := s.facts.Upload(ctx, repository, id)
 		if err == nil && facts.Fresh() {
-			return s.attempt(facts, "")
+			return s.attempt(ctx, facts, "")
 		}
 	}
 	return s.claim(ctx, repository, id, "")
@@ -133,11 +143,14 @@ func (s *Service) claimNext(ctx context.Context, repository, id string) (*attemp
 // claimLast claims a session for its last chunk. When there are no more bytes to write, and nobody else may be writing any, it is enough to
 // have read it: a claim would only keep others out for the moment until it is committed.
 func (s *Service) claimLast(ctx context.Context, repository, id string, c Chunk, d digest.Digest) (*attempt, error) {
+	if u, ok := s.pending.get(repository, id); ok {
+		return s.attemptPending(u, d), nil
+	}
 	if c.Body == nil || c.Length == 0 {
 		facts, err := s.facts.Upload(ctx, repository, id)
 		if err == nil && facts.Committed == "" && facts.Pinned == "" && facts.Size > 0 && facts.Spare == "" {
 			facts.Unclaimed = true
-			return s.attempt(facts, d)
+			return s.attempt(ctx, facts, d)
 		}
 	}
 	return s.claim(ctx, repository, id, d)
@@ -162,6 +175,9 @@ func (s *Service) CancelUpload(ctx context.Context, repository, id string) error
 		return err
 	}
 	defer s.sessions.leave(sessionKey(repository, id), h)
+	if s.pending.remove(repository, id) {
+		return nil
+	}
 	return explain(s.facts.CancelUpload(ctx, repository, id), ErrUploadUnknown, "cancel upload %s", id)
 }
 
@@ -177,24 +193,34 @@ func (s *Service) PushBlob(ctx context.Context, repository string, d digest.Dige
 	if err := s.checkQuota(ctx, repository, c.Length, d); err != nil {
 		return Descriptor{}, err
 	}
-	facts, err := s.facts.StartUpload(ctx, newUploadID(), repository, d.Algorithm(), d)
+	a, err := s.startWhole(ctx, repository, d)
 	if err != nil {
 		return Descriptor{}, explain(err, nil, "start upload to %s", repository)
 	}
-	a, err := s.attempt(facts, d)
-	if err == nil {
-		defer a.close()
-		if err = a.append(ctx, c); err == nil {
-			err = a.commit(context.WithoutCancel(ctx), d)
-		}
+	defer a.close()
+	if err = a.append(ctx, c); err == nil {
+		err = a.commit(context.WithoutCancel(ctx), d)
 	}
-	if err == nil {
-		return blobDescriptor(d, a.facts.Size), nil
+	if err == nil || a.pending {
+		return blobDescriptor(d, a.facts.Size), err
 	}
-	if cancelled := s.facts.CancelUpload(context.WithoutCancel(ctx), repository, facts.ID); cancelled != nil {
+	if cancelled := s.facts.CancelUpload(context.WithoutCancel(ctx), repository, a.facts.ID); cancelled != nil {
 		return Descriptor{}, fmt.Errorf("%w (and its session is left to expire: %w)", err, cancelled)
 	}
 	return Descriptor{}, err
+}
+
+// startWhole begins an upload whose first chunk is its last, which nobody else can know of.
+func (s *Service) startWhole(ctx context.Context, repository string, d digest.Digest) (*attempt, error) {
+	id := newUploadID()
+	if s.inline > 0 {
+		return s.attemptPending(metadata.Upload{ID: id, Repository: repository, Algorithm: d.Algorithm(), Content: []byte{}}, d), nil
+	}
+	facts, err := s.facts.StartUpload(ctx, id, repository, d.Algorithm(), d)
+	if err != nil {
+		return nil, err
+	}
+	return s.attempt(ctx, facts, d)
 }
 
 // pushAgain takes a blob that the repository has: what comes is hashed, and nothing is written. The answer is as good as that to a push, since

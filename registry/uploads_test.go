@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"berth/registry"
+	"berth/storage/small"
 	"berth/storage/storagetest"
 
 	"github.com/opencontainers/go-digest"
@@ -18,6 +19,8 @@ func TestUploadShapes(t *testing.T) {
 	contents := map[string][]byte{
 		"empty":           {},
 		"small":           []byte("hello"),
+		"small enough":    storagetest.Content(1, small.Limit),
+		"not small":       storagetest.Content(1, small.Limit+1),
 		"a buffer":        storagetest.Content(1, 128<<10),
 		"a buffer and 1":  storagetest.Content(2, 128<<10+1),
 		"several buffers": storagetest.Content(3, 3<<20+77),
@@ -40,27 +43,30 @@ func TestUploadShapes(t *testing.T) {
 		"three chunks with a restart before each": func(t *testing.T, f *fixture, content []byte, d digest.Digest) {
 			u := start(t, f, "")
 			third := len(content) / 3
-			write(t, f.restart(), u.ID, content[:third])
-			write(t, f.restart(), u.ID, content[third:2*third])
-			finish(t, f.restart(), u.ID, content[2*third:], d)
+			for i := range 2 {
+				f = f.restart(t)
+				write(t, f, u.ID, content[i*third:(i+1)*third])
+			}
+			finish(t, f.restart(t), u.ID, content[2*third:], d)
 		},
 	}
 	for shape, push := range shapes {
 		for name, content := range contents {
 			for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
 				t.Run(shape+"/"+name+"/"+algorithm.String(), func(t *testing.T) {
-					f := newFixture(t)
-					d := algorithm.FromBytes(content)
-					push(t, f, content, d)
-					if got := f.read(t, "a/b", d); !bytes.Equal(got, content) {
-						t.Errorf("read %d bytes that differ from the %d pushed", len(got), len(content))
-					}
-					if got, err := f.Blob(t.Context(), "a/b", d); err != nil || got.Size != int64(len(content)) {
-						t.Errorf("blob is %+v, %v", got, err)
-					}
-					if _, err := f.Blob(t.Context(), "other", d); !errors.Is(err, registry.ErrBlobUnknown) {
-						t.Errorf("in another repository: %v", err)
-					}
+					onBoth(t, func(t *testing.T, f *fixture) {
+						d := algorithm.FromBytes(content)
+						push(t, f, content, d)
+						if got := f.read(t, "a/b", d); !bytes.Equal(got, content) {
+							t.Errorf("read %d bytes that differ from the %d pushed", len(got), len(content))
+						}
+						if got, err := f.Blob(t.Context(), "a/b", d); err != nil || got.Size != int64(len(content)) {
+							t.Errorf("blob is %+v, %v", got, err)
+						}
+						if _, err := f.Blob(t.Context(), "other", d); !errors.Is(err, registry.ErrBlobUnknown) {
+							t.Errorf("in another repository: %v", err)
+						}
+					})
 				})
 			}
 		}
@@ -92,8 +98,9 @@ func finish(t testing.TB, f *fixture, id string, content []byte, d digest.Digest
 	}
 }
 
-func TestUploadRefusals(t *testing.T) {
-	f := newFixture(t)
+func TestUploadRefusals(t *testing.T) { onBoth(t, testUploadRefusals) }
+
+func testUploadRefusals(t *testing.T, f *fixture) {
 	u := start(t, f, "")
 	write(t, f, u.ID, []byte("hello "))
 	right := digest.FromString("hello world")
@@ -147,8 +154,9 @@ func TestUploadRefusals(t *testing.T) {
 	}
 }
 
-func TestFinishAgain(t *testing.T) {
-	f := newFixture(t)
+func TestFinishAgain(t *testing.T) { onBoth(t, testFinishAgain) }
+
+func testFinishAgain(t *testing.T, f *fixture) {
 	u := start(t, f, "")
 	content := []byte("hello")
 	finish(t, f, u.ID, content, digest.FromBytes(content))
@@ -168,8 +176,9 @@ func TestFinishAgain(t *testing.T) {
 	}
 }
 
-func TestCancelFreesBytes(t *testing.T) {
-	f := newFixture(t)
+func TestCancelFreesBytes(t *testing.T) { onBoth(t, testCancelFreesBytes) }
+
+func testCancelFreesBytes(t *testing.T, f *fixture) {
 	u := start(t, f, "")
 	write(t, f, u.ID, []byte("hello"))
 	if err := f.CancelUpload(t.Context(), "a/b", u.ID); err != nil {
@@ -185,8 +194,9 @@ func TestCancelFreesBytes(t *testing.T) {
 }
 
 // What is held already is neither written again nor kept twice, however it is sent.
-func TestPushOfHeldContent(t *testing.T) {
-	f := newFixture(t)
+func TestPushOfHeldContent(t *testing.T) { onBoth(t, testPushOfHeldContent) }
+
+func testPushOfHeldContent(t *testing.T, f *fixture) {
 	content := storagetest.Content(4, 300<<10)
 	d := f.push(t, "a/b", content).Digest
 	u := start(t, f, "")
@@ -244,9 +254,10 @@ func (b *slowBody) Close() error {
 	return nil
 }
 
-func TestNewerWriterWins(t *testing.T) {
+func TestNewerWriterWins(t *testing.T) { onBoth(t, testNewerWriterWins) }
+
+func testNewerWriterWins(t *testing.T, f *fixture) {
 	for _, size := range []int{5, 1 << 20} {
-		f := newFixture(t)
 		u := start(t, f, "")
 		old := newSlowBody(storagetest.Content(5, size))
 		result := make(chan error)
@@ -272,8 +283,9 @@ func TestNewerWriterWins(t *testing.T) {
 }
 
 // Of many that wait for a session, the newest gets it, and the others are told.
-func TestNewestOfManyWins(t *testing.T) {
-	f := newFixture(t)
+func TestNewestOfManyWins(t *testing.T) { onBoth(t, testNewestOfManyWins) }
+
+func testNewestOfManyWins(t *testing.T, f *fixture) {
 	u := start(t, f, "")
 	first := newSlowBody(nil)
 	first.keep = make(chan struct{})
@@ -306,8 +318,9 @@ func TestNewestOfManyWins(t *testing.T) {
 }
 
 // Many writers on one session: whatever happens, what is committed has the digest that it was committed under.
-func TestManyWriters(t *testing.T) {
-	f := newFixture(t)
+func TestManyWriters(t *testing.T) { onBoth(t, testManyWriters) }
+
+func testManyWriters(t *testing.T, f *fixture) {
 	u := start(t, f, "")
 	var writers sync.WaitGroup
 	for i := range 16 {
@@ -328,9 +341,10 @@ func TestManyWriters(t *testing.T) {
 	}
 }
 
-func TestInterruptedBodyIsKept(t *testing.T) {
+func TestInterruptedBodyIsKept(t *testing.T) { onBoth(t, testInterruptedBodyIsKept) }
+
+func testInterruptedBodyIsKept(t *testing.T, f *fixture) {
 	for _, size := range []int{100, 128 << 10, 1<<20 + 5} {
-		f := newFixture(t)
 		u := start(t, f, "")
 		content := storagetest.Content(7, size)
 		cut := io.NopCloser(io.MultiReader(bytes.NewReader(content[:size-50]), cutOff{}))
@@ -338,7 +352,7 @@ func TestInterruptedBodyIsKept(t *testing.T) {
 		if !errors.Is(err, registry.ErrUploadInterrupted) || got.Size != int64(size-50) {
 			t.Fatalf("interrupted write: %+v, %v", got, err)
 		}
-		g := f.restart()
+		g := f.restart(t)
 		if got, err := g.UploadStatus(t.Context(), "a/b", u.ID); err != nil || got.Size != int64(size-50) {
 			t.Errorf("status: %+v, %v", got, err)
 		}
@@ -354,8 +368,9 @@ type cutOff struct{}
 
 func (cutOff) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-func TestInterruptedFinish(t *testing.T) {
-	f := newFixture(t)
+func TestInterruptedFinish(t *testing.T) { onBoth(t, testInterruptedFinish) }
+
+func testInterruptedFinish(t *testing.T, f *fixture) {
 	u := start(t, f, "")
 	content := []byte("hello world")
 	cut := io.NopCloser(io.MultiReader(bytes.NewReader(content[:5]), cutOff{}))

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"berth/storage/small"
 )
 
 // users writes an htpasswd file of users whose passwords are their names.
@@ -112,7 +114,18 @@ func (v visitor) push(repository, layer string) {
 // pushImage pushes an image for linux and an architecture, without layers, and returns the headers of the answer.
 func (v visitor) pushImage(repository, tag, architecture string) http.Header {
 	v.t.Helper()
-	config := `{"os":"linux","architecture":"` + architecture + `","rootfs":{"type":"layers","diff_ids":[]}}`
+	return v.pushConfig(repository, tag, `{"os":"linux","architecture":"`+architecture+`","rootfs":{"type":"layers","diff_ids":[]}}`)
+}
+
+// pushLarge is pushImage with a config that is too large to be kept in the metadata.
+func (v visitor) pushLarge(repository, tag, architecture string) {
+	v.t.Helper()
+	v.pushConfig(repository, tag, `{"os":"linux","architecture":"`+architecture+`"}`+strings.Repeat(" ", small.Limit))
+}
+
+// pushConfig pushes an image without layers.
+func (v visitor) pushConfig(repository, tag, config string) http.Header {
+	v.t.Helper()
 	if status, body, _ := v.do(http.MethodPost, "/v2/"+repository+"/blobs/uploads/?digest="+digestOf(config), "", config); status != http.StatusCreated {
 		v.t.Fatalf("%d %s", status, body)
 	}

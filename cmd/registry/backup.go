@@ -254,7 +254,7 @@ func (s streams) backupFile(ctx context.Context, c *config.Config, b backingUp) 
 	}
 	what := []string{"facts"}
 	if summary.Blobs != nil {
-		what = append(what, fmt.Sprintf("%d blobs", summary.Blobs.Count))
+		what = append(what, fmt.Sprintf("%d blobs", summary.Blobs.Count+summary.Blobs.Inline))
 	}
 	if b.Keys {
 		what = append(what, fmt.Sprintf("%d files with keys", summary.Keys))

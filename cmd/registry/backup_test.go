@@ -229,7 +229,7 @@ func TestBackupRefuses(t *testing.T) {
 		t.Errorf("something was made in no registry: %v, %v", entries, err)
 	}
 	r := serve(t, directory, "REGISTRY_AUTH=none", "REGISTRY_HTTP_TLS_MODE=off")
-	visitor{t: t, url: r.url()}.pushImage("app", "v1", "amd64")
+	visitor{t: t, url: r.url()}.pushLarge("app", "v1", "amd64")
 	refuses("name it with --to", environ, "backup", "--with-blobs")
 	refuses("name it with --to", environ, "backup", "--with-keys")
 	refuses("--to needs the name of a file", environ, "backup", "--to", "")
@@ -313,7 +313,7 @@ func tree(t *testing.T, directory string) string {
 func TestBackupToStandardOutput(t *testing.T) {
 	directory := t.TempDir()
 	r := serve(t, directory, "REGISTRY_AUTH=none", "REGISTRY_HTTP_TLS_MODE=off")
-	visitor{t: t, url: r.url()}.pushImage("app", "v1", "amd64")
+	visitor{t: t, url: r.url()}.pushLarge("app", "v1", "amd64")
 	file, errOut, err := command(t, r.environ, "backup", "--with-blobs", "--to", "-")
 	if err != nil || errOut != "" {
 		t.Fatalf("%v %s", err, errOut)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"berth/config"
@@ -16,8 +17,10 @@ import (
 	"berth/storage"
 	"berth/storage/diskcache"
 	"berth/storage/filesystem"
+	"berth/storage/journal"
 	"berth/storage/metadata"
 	"berth/storage/s3"
+	"berth/storage/small"
 )
 
 // systemData is where registry:2 keeps its data.
@@ -61,6 +64,8 @@ type stores struct {
 	directory string
 	lock      *filelock.Lock
 	blobs     storage.Blobs
+	inline    int              // the most bytes of a blob that facts keep
+	begun     *journal.Journal // has the uploads that have just begun; nil without one
 	cache     *diskcache.Cache // nil without one
 	facts     *metadata.Store
 }
@@ -69,6 +74,9 @@ func (s *stores) close() error {
 	var err error
 	if s.cache != nil {
 		err = s.cache.Close()
+	}
+	if s.begun != nil {
+		err = errors.Join(err, s.begun.Close())
 	}
 	return errors.Join(err, s.facts.Close(), s.lock.Close())
 }
@@ -101,7 +109,41 @@ func openStores(ctx context.Context, c *config.Config, environ []string, wait ti
 	if err != nil {
 		return nil, errors.Join(err, s.lock.Close())
 	}
+	if err := s.keepSmall(ctx, log); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	return s, nil
+}
+
+// keepSmall has SQLite keep small blobs, where the others are files beside it. From anywhere else it moves those to the blob store that a
+// registry left there which had files: its facts may have been moved to PostgreSQL since, or its blobs to a bucket.
+func (s *stores) keepSmall(ctx context.Context, log *slog.Logger) error {
+	if files, ok := s.blobs.(*filesystem.Store); ok && s.facts.Alone() {
+		s.blobs, s.inline = small.New(files, s.facts), small.Limit
+		return nil
+	}
+	moved, err := small.Move(ctx, s.facts, s.blobs)
+	if moved > 0 && log != nil {
+		log.Info("moved small blobs from the metadata to the blob store", "blobs", moved)
+	}
+	return err
+}
+
+// journalSuffix is behind the database's name in that of the journal of uploads.
+const journalSuffix = ".uploads"
+
+// openJournal opens the journal of uploads that have just begun, where SQLite keeps small blobs, and returns its records. The registry works
+// without it too, and has to when the disk is full.
+func (s *stores) openJournal(path string, log *slog.Logger) (records [][]byte, err error) {
+	if s.inline == 0 {
+		return nil, nil
+	}
+	s.begun, records, err = journal.Open(path)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		log.Warn("there is no room for the journal of uploads: small pushes take longer until the next start", "path", path)
+		return nil, nil
+	}
+	return records, err
 }
 
 // refuseEmpty fails when there is a bucket with blobs, and no facts of them: to start empty on it would look as if everything had been

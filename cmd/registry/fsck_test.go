@@ -23,7 +23,8 @@ type clinic struct {
 	running   *running
 }
 
-const clinicLayer = "a layer of some length"
+// clinicLayer is too large to be kept in the metadata.
+var clinicLayer = strings.Repeat("a layer of some length", 1000)
 
 func newClinic(t *testing.T, online bool) *clinic {
 	c := &clinic{t: t, directory: t.TempDir(), online: online}
@@ -109,7 +110,7 @@ func TestFsckRepair(t *testing.T) {
 			if log := c.running.errOut.String(); !strings.Contains(log, "registry fsck --repair") || !strings.Contains(log, digestOf(clinicLayer)) {
 				t.Errorf("the log does not say what to do:\n%s", log)
 			}
-			c.fsck(false, nil, digestOf(clinicLayer)+": ", "5 bytes of 22", "  remedy:   registry fsck --repair quarantines it", "1 findings, 1 left to do\n")
+			c.fsck(false, nil, digestOf(clinicLayer)+": ", "5 bytes of 22000", "  remedy:   registry fsck --repair quarantines it", "1 findings, 1 left to do\n")
 			c.status(http.MethodHead, blob, http.StatusOK, "")
 			c.fsck(false, []string{"--repair"}, "  repaired: it is quarantined", "  remedy:   push it again; it is in app")
 			for _, flags := range [][]string{nil, {"--repair"}, {"--rehash", "--repair"}, {"--json"}} {

@@ -32,7 +32,7 @@ func TestGarbageCollect(t *testing.T) {
 		"REGISTRY_TRASH_RETAIN=0s")
 	v := visitor{t: t, url: r.url()}
 	for _, image := range [][2]string{{"a", "amd64"}, {"b", "arm64"}, {"moved", "s390x"}, {"moved", "riscv64"}} {
-		v.pushImage("app", image[0], image[1])
+		v.pushLarge("app", image[0], image[1])
 	}
 	_, _, head := v.do(http.MethodHead, "/v2/app/manifests/b", "", "")
 	if status, body, _ := v.do(http.MethodDelete, "/v2/app/manifests/"+head.Get("Docker-Content-Digest"), "", ""); status != http.StatusAccepted {

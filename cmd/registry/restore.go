@@ -316,7 +316,7 @@ func removeDatabase(path string) error {
 // moveAside keeps a database, with what SQLite has beside it, under another name, which it returns when there is one.
 func moveAside(path string) (string, error) {
 	aside := path + asideSuffix(time.Now())
-	for _, suffix := range []string{"-wal", "-shm"} {
+	for _, suffix := range []string{"-wal", "-shm", journalSuffix} {
 		if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}

@@ -102,6 +102,10 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	if err := stores.openCache(ctx, c.Storage, log); err != nil {
 		return err
 	}
+	images, err := openService(ctx, c, stores, log)
+	if err != nil {
+		return err
+	}
 	if reload.audit, err = s.openAudit(c.Audit, log); err != nil {
 		return err
 	}
@@ -132,16 +136,20 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
 	stores.countCache(set)
 	stores.countQuotas(set, log)
-	images, keeper, reaper := newService(c, stores, log), newKeeper(c, stores, log), newReaper(c, stores, log)
+	keeper, reaper := newKeeper(c, stores, log), newReaper(c, stores, log)
 	followPulls := func(ctx context.Context) {
 		images.FollowPulls(ctx, func(err error) { log.Warn("pulls are not written down", "error", err) })
+	}
+	followUploads := func(ctx context.Context) {
+		images.FollowUploads(ctx, func(err error) { log.Error("uploads that have begun are not recorded", "error", err) })
 	}
 	handler := front(entrance, &health{ping: stores.facts.Ping, stopped: ctx.Done(), log: log}, apiHandler(c, images, reload, set))
 	services := append([]*service{
 		{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
 		{server: &http.Server{Handler: adminHandler(stores, reload, reaper, keeper), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second},
 	}, debug...)
-	return runServers(ctx, log, reload.tasks(append(keeper.tasks(), reaper.Run, followPulls, entrance.source.Run, reload.manager.stopping)...), services...)
+	err = runServers(ctx, log, reload.tasks(append(keeper.tasks(), reaper.Run, followPulls, followUploads, entrance.source.Run, reload.manager.stopping)...), services...)
+	return errors.Join(err, images.KeepUploads(context.WithoutCancel(ctx), 0))
 }
 
 // garbage is how much of it there may be, in percent of what is in use.
@@ -170,13 +178,29 @@ func (l *reloader) tasks(others ...func(context.Context)) []func(context.Context
 	return others
 }
 
+// openService makes the registry, which goes on with the uploads that had just begun when the one before it ended.
+func openService(ctx context.Context, c *config.Config, s *stores, log *slog.Logger) (*registry.Service, error) {
+	begun, err := s.openJournal(metadataPath(c, s.directory)+journalSuffix, log)
+	if err != nil {
+		return nil, err
+	}
+	images := newService(c, s, log)
+	return images, images.RecoverUploads(ctx, begun)
+}
+
 func newService(c *config.Config, s *stores, log *slog.Logger) *registry.Service {
 	policies, _ := coverage(c.Policy)   // loading the configuration found no fault with it,
 	indexes, _ := indexRules(c.Indexes) // nor with these
 	immutable, _ := immutableTags(c.Immutability)
+	var begun registry.Journal // which is no nil pointer
+	if s.begun != nil {
+		begun = s.begun
+	}
 	return registry.New(registry.Config{
 		Blobs:         s.served(),
 		Metadata:      s.facts,
+		Inline:        s.inline,
+		Journal:       begun,
 		ChildRequired: childRequired(c.Validation),
 		SparseImages:  !c.Validation.Disabled && c.Validation.Manifests.Indexes.Platforms == "none",
 		Coverage:      policies,

@@ -72,10 +72,11 @@ type Database struct {
 	Uncompressed int64 `json:"uncompressed"` // bytes
 }
 
-// Blobs says how many blobs there are, and how many bytes they have.
+// Blobs says how many blobs have entries, and how many bytes they have. Inline are those that the database has.
 type Blobs struct {
-	Count int64 `json:"count"`
-	Bytes int64 `json:"bytes"`
+	Count  int64 `json:"count"`
+	Bytes  int64 `json:"bytes"`
+	Inline int64 `json:"inline"`
 }
 
 // Size is how many bytes the entries have.
@@ -118,7 +119,7 @@ func (m *Manifest) check() error {
 		return damagedf("%s: the database is not described", manifestEntry)
 	case len(m.Keys) > maxKeys:
 		return damagedf("%s: there are %d keys", manifestEntry, len(m.Keys))
-	case b != nil && (b.Count < 0 || b.Bytes < 0):
+	case b != nil && (b.Count < 0 || b.Bytes < 0 || b.Inline < 0):
 		return damagedf("%s: there are %d blobs of %d bytes", manifestEntry, b.Count, b.Bytes)
 	}
 	for _, k := range m.Keys {

@@ -171,10 +171,13 @@ func (in *Reader) Restore(ctx context.Context, facts *metadata.Store, blobs stor
 			return err
 		}
 		for _, b := range some {
+			last = b.Digest
+			if b.Inline {
+				continue
+			}
 			if err := in.blob(ctx, facts, blobs, b); err != nil {
 				return fmt.Errorf("restore blob %s: %w", b.Digest, err)
 			}
-			last = b.Digest
 		}
 		more = len(some) == page
 	}
