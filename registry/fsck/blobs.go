@@ -42,6 +42,9 @@ func (c *check) blobs(ctx context.Context) error {
 func (c *check) blob(ctx context.Context, b metadata.Blob) error {
 	c.report.Blobs++
 	c.report.Bytes += b.Size
+	if !b.Inline {
+		c.outside++
+	}
 	if !b.Quarantined.IsZero() {
 		return c.quarantined(ctx, b)
 	}
@@ -50,7 +53,7 @@ func (c *check) blob(ctx context.Context, b metadata.Blob) error {
 		problem = c.bytes(ctx, b) // what read them may have erred
 	}
 	if problem == nil {
-		c.stored = true
+		c.stored = c.stored || !b.Inline
 		return nil
 	}
 	if current, err := c.current(ctx, b); err != nil || !current {
@@ -113,13 +116,18 @@ func (c *check) quarantine(ctx context.Context, b metadata.Blob, f Finding, prob
 
 var errStored = errors.New("something is stored")
 
-// empty reports whether the blob store has nothing at all: sooner than that all is lost, its disk is not mounted.
+// empty reports whether the blob store has nothing at all, beside what the metadata keeps: sooner than that all is lost, its disk is not mounted.
 func (c *check) empty(ctx context.Context) (bool, error) {
 	if c.stored {
 		return false, nil
 	}
 	for _, prefix := range []string{metadata.BlobPrefix, metadata.AdoptedPrefix + "blobs/"} {
-		err := c.lister.List(ctx, prefix, func(storage.Object) error { return errStored })
+		err := c.lister.List(ctx, prefix, func(o storage.Object) error {
+			if _, small, err := c.Metadata.SmallObject(ctx, o.Key); err != nil || small {
+				return err
+			}
+			return errStored
+		})
 		if err != nil && !errors.Is(err, errStored) {
 			return false, fmt.Errorf("list objects: %w", err)
 		}

@@ -88,6 +88,7 @@ type check struct {
 	limiter *rate.Limiter // nil without a limit
 	buffer  []byte        // for rehashing
 	shown   int64         // bytes at the last progress
+	outside int           // blobs that are not in the metadata
 	stored  bool          // something is known to be in the blob store
 	report  Report
 
@@ -286,8 +287,8 @@ func (c *check) stray(ctx context.Context, o storage.Object) {
 	switch {
 	case !c.Repair:
 		f.Remedy = "registry fsck --repair has them deleted"
-	case c.report.Blobs == 0: // these are sooner the facts of another blob store
-		f.Remedy = "not deleted, since the facts name no blob at all: correct the configuration, or restore the facts"
+	case c.outside == 0: // these are sooner the facts of another blob store
+		f.Remedy = "not deleted, since the facts name nothing in the blob store: correct the configuration, or restore the facts"
 	}
 	if f.Remedy != "" {
 		c.add(f)

@@ -15,6 +15,7 @@ import (
 	"berth/registry/fsck"
 	"berth/storage/filesystem"
 	"berth/storage/metadata"
+	"berth/storage/small"
 
 	"github.com/opencontainers/go-digest"
 
@@ -24,7 +25,7 @@ import (
 // site is a registry with an image, an open upload and a blob that nothing references.
 type site struct {
 	directory, database string
-	blobs               *filesystem.Store
+	blobs               small.Backend
 	facts               *metadata.Store
 	layer               string // path of the layer's file
 }

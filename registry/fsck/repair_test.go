@@ -15,9 +15,9 @@ import (
 	"berth/registry"
 	"berth/registry/fsck"
 	"berth/storage"
-	"berth/storage/filesystem"
 	"berth/storage/metadata"
 	"berth/storage/metadata/metatest"
+	"berth/storage/small"
 	"berth/storage/storagetest"
 
 	"github.com/opencontainers/go-digest"
@@ -180,7 +180,56 @@ func TestEmptyStore(t *testing.T) {
 	}
 }
 
-// TestForeignFacts deletes nothing beside facts that name no blob.
+// inline has the site keep small blobs in the metadata from now on.
+func (s *site) inline(files small.Backend) *registry.Service {
+	s.blobs = small.New(files, s.facts)
+	return registry.New(registry.Config{Blobs: s.blobs, Metadata: s.facts, Inline: small.Limit})
+}
+
+// TestEmptyStoreOfInline has blobs in the metadata, and repairs nothing all the same where all others are gone. One in the metadata that
+// is gone is damage as any other.
+func TestEmptyStoreOfInline(t *testing.T) {
+	s := newSite(t)
+	service := s.inline(s.blobs)
+	for _, content := range []string{"inline", "too"} {
+		if _, err := service.PushBlob(t.Context(), "inline", digest.FromString(content), chunk(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if report := s.run(t, fsck.Config{Rehash: true}); report.Left != 0 || report.Blobs != 5 || report.Objects != 6 {
+		t.Fatalf("%+v", report)
+	}
+	remove(t, filepath.Join(s.directory, "blobs"))
+	report := s.run(t, fsck.Config{Repair: true})
+	if report.Left != 4 || !strings.Contains(report.Findings[0].Remedy, "mount its disk") || s.layerError(t) != nil {
+		t.Fatalf("%+v, %v", report, s.layerError(t))
+	}
+
+	whole := newSite(t)
+	files := whole.blobs
+	service = whole.inline(files)
+	if _, err := service.PushBlob(t.Context(), "inline", digest.FromString("inline"), chunk("inline")); err != nil {
+		t.Fatal(err)
+	}
+	b, err := whole.facts.Blob(t.Context(), "inline", digest.FromString("inline"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole.sql(t, `UPDATE small_objects SET content = CAST('damage' AS BLOB) WHERE key = '`+b.Key+`'`)
+	service = whole.inline(files)
+	whole.run(t, fsck.Config{Repair: true, Rehash: true})
+	if _, err := whole.facts.Blob(t.Context(), "inline", b.Digest); !errors.Is(err, metadata.ErrQuarantined) {
+		t.Errorf("not quarantined: %v", err)
+	}
+	if _, err := service.PushBlob(t.Context(), "inline", b.Digest, chunk("inline")); err != nil {
+		t.Fatal(err)
+	}
+	if report := whole.run(t, fsck.Config{Rehash: true}); report.Left != 0 {
+		t.Errorf("%+v", report)
+	}
+}
+
+// TestForeignFacts deletes nothing beside facts that name no blob, or none that is in the blob store.
 func TestForeignFacts(t *testing.T) {
 	s := newSite(t)
 	facts, err := metadata.Open(t.Context(), metadata.Config{Path: filepath.Join(t.TempDir(), "metadata.sqlite")})
@@ -188,9 +237,15 @@ func TestForeignFacts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer facts.Close()
-	report, err := fsck.Check(t.Context(), fsck.Config{Metadata: facts, Blobs: s.blobs, Repair: true})
-	if err != nil || report.Left != 4 || !strings.Contains(report.Findings[0].Remedy, "correct the configuration") {
-		t.Errorf("%+v, %v", report, err)
+	for range 2 {
+		report, err := fsck.Check(t.Context(), fsck.Config{Metadata: facts, Blobs: small.New(s.blobs, facts), Repair: true})
+		if err != nil || report.Left != 4 || !strings.Contains(report.Findings[0].Remedy, "correct the configuration") {
+			t.Errorf("%+v, %v", report, err)
+		}
+		whole := metadata.Upload{ID: "whole", Repository: "a", Algorithm: digest.SHA256, Size: 6, Content: []byte("inline")}
+		if err := facts.CommitWhole(t.Context(), whole, digest.FromString("inline")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	queue, err := facts.Queue(t.Context())
 	if err != nil || queue.DeadKeys != 0 {
@@ -200,7 +255,7 @@ func TestForeignFacts(t *testing.T) {
 
 // odd is a blob store that does as it is told when one key is opened.
 type odd struct {
-	*filesystem.Store
+	small.Backend
 	key   string
 	open  func(call int) (io.ReadSeekCloser, error)
 	calls int
@@ -208,7 +263,7 @@ type odd struct {
 
 func (o *odd) Open(ctx context.Context, key string, size int64) (io.ReadSeekCloser, error) {
 	if key != o.key {
-		return o.Store.Open(ctx, key, size)
+		return o.Backend.Open(ctx, key, size)
 	}
 	o.calls++
 	return o.open(o.calls)
@@ -221,7 +276,7 @@ func (s *site) oddly(t *testing.T, open func(call int) (io.ReadSeekCloser, error
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &odd{Store: s.blobs, key: key, open: open}
+	return &odd{Backend: s.blobs, key: key, open: open}
 }
 
 // source is an object that is read with errors.
