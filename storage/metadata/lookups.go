@@ -7,23 +7,32 @@ import (
 	"time"
 )
 
-// lookup is a question that many clients ask at once: one manifest of one repository, or one blob. body is set when a manifest's bytes are
-// wanted.
+// lookup is a question that many clients ask at once: one manifest of one repository, one blob, or the begin of a list, which whoever
+// watches a registry asks for again and again. body is set when a manifest's bytes are wanted.
 type lookup struct {
 	repository, tag string
 	digest          sqlDigest // when tag is empty
 	body, blob      bool
+	names           int // how many tags of the repository, or repositories where that is empty
 }
 
-// answer is what a lookup found. Its bytes belong to everybody: they are never changed.
+// answer is what a lookup found. Its bytes and names belong to everybody: they are never changed.
 type answer struct {
 	manifest Manifest
 	body     []byte
 	blob     Blob
+	names    []string
 }
 
 // size is about how many bytes an answer takes.
-func (a answer) size() int64 { return int64(len(a.body)) + 512 }
+func (a answer) size() int64 {
+	const header = 16 // of a string
+	size := int64(len(a.body)) + 512
+	for _, name := range a.names {
+		size += int64(len(name)) + header
+	}
+	return size
+}
 
 // rememberedBytes bounds what is remembered.
 const rememberedBytes = 16 << 20

@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TestLookupsSeePushes has readers follow a tag that moves: none sees less than what was told to be pushed before it asked, or than
-// it saw before.
+// TestLookupsSeePushes has readers follow a tag that moves, and a list that grows: none sees less than what was told to be pushed before it
+// asked, or than it saw before.
 func TestLookupsSeePushes(t *testing.T) {
 	t.Parallel()
 	t.Run("SQLite", func(t *testing.T) {
@@ -30,7 +30,7 @@ func followTag(t *testing.T, writes, reads *metadata.Store) {
 	images := make([]metadata.NewManifest, pushes)
 	number := make(map[digest.Digest]int64)
 	for i := range images {
-		images[i] = image(fmt.Sprint(i), []string{"moving"})
+		images[i] = image(fmt.Sprint(i), []string{"moving", fmt.Sprint(i)})
 		number[images[i].Digest] = int64(i)
 	}
 	must(t, writes.PutManifest(t.Context(), "a", images[0]))
@@ -47,6 +47,10 @@ func followTag(t *testing.T, writes, reads *metadata.Store) {
 				}
 				if seen = number[m.Digest]; seen < least {
 					t.Errorf("saw push %d after push %d", seen, least)
+				}
+				tags, err := reads.Tags(t.Context(), "a", "", 2*pushes)
+				if listed := int64(len(tags)) - 2; err != nil || listed < seen { // they are numbered from 0, and one moves
+					t.Errorf("saw push %d, and of %d the tags, %v", seen, listed, err)
 				}
 			}
 		})

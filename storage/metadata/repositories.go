@@ -30,14 +30,34 @@ func repositoryID(ctx context.Context, t *tx, name string) (id int64, err error)
 	return id, err
 }
 
-// Repositories returns up to limit names of repositories that hold a manifest, sorted bytewise, beginning after last.
-func (s *Store) Repositories(ctx context.Context, last string, limit int) (names []string, err error) {
-	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
-		names, err = page(ctx, t, joined+`(
+// Repositories returns up to limit names of repositories that hold a manifest, sorted bytewise, beginning after last. The caller must not
+// change them.
+func (s *Store) Repositories(ctx context.Context, last string, limit int) ([]string, error) {
+	return s.names(ctx, "", last, limit, func(ctx context.Context, t *tx) ([]string, error) {
+		return page(ctx, t, joined+`(
 			SELECT r.name FROM repositories r
 			WHERE r.name > $1
 			  AND EXISTS (SELECT 1 FROM manifests m WHERE m.repository = r.id AND m.deleted_at IS NULL)
 			ORDER BY r.name LIMIT $2) AS page`, last, limit)
+	})
+}
+
+// names returns what find does, which is a page of a list. Only the first one of each is worth remembering.
+func (s *Store) names(
+	ctx context.Context, repository, last string, limit int, find func(context.Context, *tx) ([]string, error),
+) (names []string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if last == "" {
+		found, err := s.db.lookup(ctx, lookup{repository: repository, names: limit}, func(ctx context.Context, t *tx) (a answer, err error) {
+			a.names, err = find(ctx, t)
+			return a, err
+		})
+		return found.names, err
+	}
+	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+		names, err = find(ctx, t)
 		return err
 	})
 	return names, err
@@ -57,22 +77,21 @@ func page(ctx context.Context, t *tx, query string, args ...any) ([]string, erro
 	return names, nil
 }
 
-// Tags returns up to limit tags of a repository, sorted bytewise, beginning after last. It fails with ErrNotFound when
-// there is no such repository.
-func (s *Store) Tags(ctx context.Context, repository, last string, limit int) (names []string, err error) {
-	err = s.db.view(ctx, func(ctx context.Context, t *tx) error {
+// Tags returns up to limit tags of a repository, sorted bytewise, beginning after last. The caller must not change them. It fails with
+// ErrNotFound when there is no such repository.
+func (s *Store) Tags(ctx context.Context, repository, last string, limit int) ([]string, error) {
+	return s.names(ctx, repository, last, limit, func(ctx context.Context, t *tx) ([]string, error) {
 		id, err := repositoryID(ctx, t, repository)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		names, err = page(ctx, t, joined+`(
+		names, err := page(ctx, t, joined+`(
 			SELECT name FROM tags WHERE repository = $1 AND name > $2 ORDER BY name LIMIT $3) AS page`, id, last, limit)
 		if err != nil || len(names) > 0 || last != "" {
-			return err
+			return names, err
 		}
-		return refuseDeleted(ctx, t, id)
+		return nil, refuseDeleted(ctx, t, id)
 	})
-	return names, err
 }
 
 // ManifestTags returns up to limit tags that point to a manifest of a repository, in no order.
