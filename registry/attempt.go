@@ -146,6 +146,11 @@ func (w attemptWriter) Write(p []byte) (n int, err error) {
 	}
 	a.facts.Config = nil
 	if a.facts.Content != nil && len(a.facts.Content)+len(p) <= a.s.inline {
+		if int64(len(a.facts.Content)) == a.start { // once for each chunk, as who writes a file does
+			if err := a.s.room(); err != nil {
+				return 0, err
+			}
+		}
 		a.facts.Content = append(a.facts.Content, p...)
 		return len(p), nil
 	}
@@ -178,12 +183,13 @@ func (a *attempt) open(ctx context.Context) (err error) {
 	return err
 }
 
-// keep has a row know the upload, as it was when it was claimed.
-func (a *attempt) keep(ctx context.Context) (err error) {
-	if a.facts, err = a.s.keep(ctx, a.facts, a.declared); err != nil {
+// keep has a row know the upload: all of it at the end of a chunk, and within one what there was before.
+func (a *attempt) keep(ctx context.Context) error {
+	kept, err := a.s.keep(ctx, a.facts, a.declared)
+	if err != nil {
 		return err
 	}
-	a.pending = false
+	a.facts, a.pending = kept, false
 	if a.discard = a.facts.Pinned != ""; a.discard {
 		a.facts.Content = nil
 	}

@@ -30,6 +30,7 @@ type fixture struct {
 	blobs    storage.Blobs
 	facts    *metadata.Store
 	journal  *memoryJournal // nil without one
+	files    small.Backend  // behind an inline fixture's blobs
 	database string         // its file, where the fixture has one of its own
 }
 
@@ -57,7 +58,13 @@ func assembleFiles(files small.Backend, facts *metadata.Store) *fixture {
 }
 
 func assembleInline(files small.Backend, facts *metadata.Store) *fixture {
-	return assemble(small.New(files, facts), facts, registry.Config{Inline: small.Limit, Journal: new(memoryJournal)})
+	return assembleWith(new(memoryJournal), files, facts)
+}
+
+func assembleWith(journal *memoryJournal, files small.Backend, facts *metadata.Store) *fixture {
+	f := assemble(small.New(files, facts), facts, registry.Config{Inline: small.Limit, Journal: journal})
+	f.files = files
+	return f
 }
 
 // memoryJournal is a journal that outlives its registry.
@@ -150,7 +157,7 @@ func (f *fixture) restart(t testing.TB) *fixture {
 	if f.journal == nil {
 		return assemble(f.blobs, f.facts, registry.Config{})
 	}
-	again := assemble(f.blobs, f.facts, registry.Config{Inline: small.Limit, Journal: f.journal})
+	again := assembleWith(f.journal, f.files, f.facts)
 	if err := again.RecoverUploads(t.Context(), f.journal.read()); err != nil {
 		t.Fatal(err)
 	}

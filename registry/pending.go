@@ -18,9 +18,9 @@ const (
 	// pendingMost is how many uploads are pending at most, and pendingBytes how many bytes they have together.
 	pendingMost  = 10_000
 	pendingBytes = 16 << 20
-	// pendingFor is how long an upload stays pending after its last request.
+	// pendingFor is how long an upload stays pending after it began or grew.
 	pendingFor = time.Second
-	// journalBytes is how large the journal gets before what ended is dropped from it, beside twice what is pending.
+	// journalBytes is how large the journal gets, beside twice what is pending, before what ended is dropped from it.
 	journalBytes = 4 << 20
 )
 
@@ -43,6 +43,8 @@ type pending struct {
 	mu    sync.Mutex
 	byKey map[string]pendingUpload // by sessionKey
 	bytes int64
+	// compactAt is a size of the journal below which dropping what ended is not tried again.
+	compactAt int64
 }
 
 type pendingUpload struct {
@@ -64,8 +66,10 @@ func (p *pending) put(u metadata.Upload) bool {
 		return false
 	}
 	p.set(key, u)
-	if p.journal.Size() > journalBytes+2*p.bytes {
-		_ = p.compact() // or the next time
+	if p.journal.Size() > max(p.compactAt, journalBytes+2*p.bytes) {
+		if p.compactAt = 0; p.compact() != nil {
+			p.compactAt = p.journal.Size() + journalBytes // to be tried again then
+		}
 	}
 	return true
 }
@@ -110,7 +114,7 @@ func (p *pending) remove(repository, id string) bool {
 	return true
 }
 
-// since returns those that nobody touched for so long.
+// since returns those that were put so long ago.
 func (p *pending) since(idle time.Duration) (all []metadata.Upload) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -207,14 +211,15 @@ func (s *Service) RecoverUploads(ctx context.Context, records [][]byte) error {
 	return nil
 }
 
-// KeepUploads records the pending uploads that no request was about for so long.
+// KeepUploads records the pending uploads that began or grew so long ago.
 func (s *Service) KeepUploads(ctx context.Context, idle time.Duration) error {
+	var errs []error
 	for _, u := range s.pending.since(idle) {
 		if err := s.keepIdle(ctx, u.Repository, u.ID); err != nil {
-			return explain(err, nil, "keep upload %s", u.ID)
+			errs = append(errs, explain(err, nil, "keep upload %s", u.ID))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (s *Service) keepIdle(ctx context.Context, repository, id string) error {
@@ -228,6 +233,10 @@ func (s *Service) keepIdle(ctx context.Context, repository, id string) error {
 		return nil
 	}
 	_, err := s.keep(ctx, u, "")
+	if errors.Is(err, metadata.ErrSuperseded) { // it was committed, though who did so heard of an error
+		s.pending.remove(repository, id)
+		return nil
+	}
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"berth/registry"
+	"berth/storage"
 	"berth/storage/metadata"
 	"berth/storage/small"
 	"berth/storage/storagetest"
@@ -64,6 +65,77 @@ func TestPending(t *testing.T) {
 	}
 	if f.PendingUploads() != 0 {
 		t.Errorf("%d uploads are pending", f.PendingUploads())
+	}
+}
+
+// TestSmallAfterLarge sends more than is kept inline, which fails, and then less: nothing is left of the first.
+func TestSmallAfterLarge(t *testing.T) {
+	f := newInlineFixture(t)
+	large := storagetest.Content(1, 300<<10)
+	wrong, short := chunk(large), chunk(large)
+	short.Length++
+	for i, fail := range []func(id string) error{
+		func(id string) error {
+			_, err := f.FinishUpload(t.Context(), "a/b", id, wrong, digest.FromString("other"))
+			return err
+		},
+		func(id string) error {
+			_, err := f.WriteUpload(t.Context(), "a/b", id, short)
+			return err
+		},
+	} {
+		for _, begin := range []string{"", "begin "} {
+			u := start(t, f, "")
+			write(t, f, u.ID, []byte(begin))
+			if fail(u.ID) == nil {
+				t.Fatal("it did not fail")
+			}
+			end := fmt.Sprint(i)
+			finish(t, f, u.ID, []byte(end), digest.FromString(begin+end))
+			if got := f.read(t, "a/b", digest.FromString(begin+end)); string(got) != begin+end {
+				t.Errorf("read %q", got)
+			}
+			wrong, short.Body = chunk(large), chunk(large).Body
+		}
+	}
+	f.reap(t)
+	if report := f.checkClean(t); report.Blobs != 4 || report.Objects != 4 {
+		t.Errorf("%+v", report)
+	}
+	if n := f.objectsOf(t, f.files); n != 0 {
+		t.Errorf("%d files are left", n)
+	}
+}
+
+// objectsOf counts the blobs that a blob store lists.
+func (f *fixture) objectsOf(t *testing.T, l storage.Lister) (n int) {
+	t.Helper()
+	err := l.List(t.Context(), metadata.BlobPrefix, func(storage.Object) error {
+		n++
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// fullFiles are files for which there is no room.
+type fullFiles struct{ small.Backend }
+
+func (fullFiles) Room() error { return storage.ErrNoSpace }
+
+// TestInlineFull refuses chunks of what began when there was room.
+func TestInlineFull(t *testing.T) {
+	f := newInlineFixture(t)
+	u, full := start(t, f, ""), assembleInline(fullFiles{f.files}, f.facts)
+	full.journal.records = f.journal.records
+	full = full.restart(t)
+	if _, err := full.WriteUpload(t.Context(), "a/b", u.ID, chunk([]byte("hello"))); !errors.Is(err, registry.ErrNoSpace) {
+		t.Errorf("write: %v", err)
+	}
+	if _, err := full.FinishUpload(t.Context(), "a/b", u.ID, chunk([]byte("hello")), digest.FromString("hello")); !errors.Is(err, registry.ErrNoSpace) {
+		t.Errorf("finish: %v", err)
 	}
 }
 

@@ -212,6 +212,10 @@ func (m *machine) reboot(t *testing.T, random *rand.Rand) *fixture {
 	facts := openFacts(t, metadata.Config{Path: path})
 	t.Cleanup(func() { _ = facts.Close() })
 	f := m.assemble(openBlobs(t, filesystem.Config{Root: m.directory}), facts)
+	if m.journal != nil && random.IntN(2) == 0 { // it is not synced, which does not say that it is lost
+		f.journal.records = m.journal.records[:random.IntN(len(m.journal.records)+1)]
+		f = f.restart(t)
+	}
 	if err := gc.New(gc.Config{Metadata: f.facts, Blobs: f.blobs}).Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -118,13 +118,24 @@ func openStores(ctx context.Context, c *config.Config, environ []string, wait ti
 // keepSmall has SQLite keep small blobs, where the others are files beside it. From anywhere else it moves those to the blob store that a
 // registry left there which had files: its facts may have been moved to PostgreSQL since, or its blobs to a bucket.
 func (s *stores) keepSmall(ctx context.Context, log *slog.Logger) error {
-	if files, ok := s.blobs.(*filesystem.Store); ok && s.facts.Alone() {
+	files, ok := s.blobs.(*filesystem.Store)
+	if ok && s.facts.Alone() {
 		s.blobs, s.inline = small.New(files, s.facts), small.Limit
 		return nil
 	}
-	moved, err := small.Move(ctx, s.facts, s.blobs)
-	if moved > 0 && log != nil {
-		log.Info("moved small blobs from the metadata to the blob store", "blobs", moved)
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	told := time.Time{}
+	err := small.Move(ctx, s.facts, s.blobs, func(done, all int) {
+		if time.Since(told) > 5*time.Second || done == all {
+			told = time.Now()
+			log.Info("small blobs are moved from the metadata to the blob store", "done", done, "of", all)
+		}
+	})
+	if ok && errors.Is(err, storage.ErrNoSpace) { // which is no reason not to start
+		log.Warn("small blobs stay in the metadata until the next start", "error", err)
+		s.blobs, err = small.New(files, s.facts), nil
 	}
 	return err
 }

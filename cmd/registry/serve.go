@@ -23,6 +23,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -141,7 +142,10 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 		images.FollowPulls(ctx, func(err error) { log.Warn("pulls are not written down", "error", err) })
 	}
 	followUploads := func(ctx context.Context) {
-		images.FollowUploads(ctx, func(err error) { log.Error("uploads that have begun are not recorded", "error", err) })
+		sometimes := rate.Sometimes{First: 1, Interval: time.Minute} // it is tried every second
+		images.FollowUploads(ctx, func(err error) {
+			sometimes.Do(func() { log.Error("uploads that have begun are not recorded", "error", err) })
+		})
 	}
 	handler := front(entrance, &health{ping: stores.facts.Ping, stopped: ctx.Done(), log: log}, apiHandler(c, images, reload, set))
 	services := append([]*service{

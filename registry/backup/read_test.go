@@ -197,10 +197,11 @@ func TestHostileFiles(t *testing.T) {
 // TestHostileDatabases takes no database that would have the registry read or delete what are no blobs, or run what is in it.
 func TestHostileDatabases(t *testing.T) {
 	for statement, says := range map[string]string{
-		`UPDATE blobs SET key = 'token-keys.pem' WHERE size = 0`:              "keys that are no blob's",
-		`INSERT INTO dead_keys (key, delete_after) VALUES ('tls/key.pem', 0)`: "keys that are no blob's",
-		`INSERT INTO generations (prefix, opened_at) VALUES ('tls', 0)`:       "keys that are no blob's",
-		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END`:   "it has a trigger \"t\" of its own",
+		`UPDATE blobs SET key = 'token-keys.pem' WHERE size = 0`:                          "keys that are no blob's",
+		`INSERT INTO dead_keys (key, delete_after) VALUES ('tls/key.pem', 0)`:             "keys that are no blob's",
+		`INSERT INTO small_objects (key, kept_at, content) VALUES ('htpasswd', 0, x'00')`: "bytes under keys that are no blob's",
+		`INSERT INTO generations (prefix, opened_at) VALUES ('tls', 0)`:                   "keys that are no blob's",
+		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END`:               "it has a trigger \"t\" of its own",
 		// SQLite does not mind in which letters the kind of an entry is written.
 		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END; PRAGMA writable_schema = 1;
 		 UPDATE sqlite_schema SET type = 'TRIGGER' WHERE name = 't'`: "it has views",

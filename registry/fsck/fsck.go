@@ -288,7 +288,8 @@ func (c *check) stray(ctx context.Context, o storage.Object) {
 	case !c.Repair:
 		f.Remedy = "registry fsck --repair has them deleted"
 	case c.outside == 0: // these are sooner the facts of another blob store
-		f.Remedy = "not deleted, since the facts name nothing in the blob store: correct the configuration, or restore the facts"
+		f.Remedy = "not deleted, since the facts name nothing in the blob store: correct the configuration, or restore the facts; " +
+			"if they are the right ones, push an image with a layer of more than 16 KiB, and repair again"
 	}
 	if f.Remedy != "" {
 		c.add(f)

@@ -112,12 +112,19 @@ func (j *Journal) Size() int64 {
 
 // Replace has the journal hold these records and no others. After an error it is as it was.
 func (j *Journal) Replace(records [][]byte) (err error) {
-	var content []byte
+	size := 0
+	for _, r := range records {
+		size += header + len(r)
+	}
+	content := make([]byte, 0, size)
 	for _, r := range records {
 		content = frame(content, r)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if errors.Is(j.err, os.ErrClosed) { // the file may be another process' by now
+		return j.err
+	}
 	next := j.path + ".new"
 	f, err := os.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

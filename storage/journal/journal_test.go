@@ -69,6 +69,10 @@ func TestJournal(t *testing.T) {
 	if err := j.Append([]byte("late")); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
+	if err := j.Replace([][]byte{[]byte("late")}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	open(t, path)
 	if _, _, err := Open(filepath.Join(path, "x")); err == nil {
 		t.Error("a journal in a file was opened")
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,17 +117,17 @@ func SnapshotBlobs(ctx context.Context, path string, fn func(Blob) error) (err e
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	quarantined, kept := `quarantined_at`, inline
-	for query, old := range map[string]func(){ // of older schemas
-		`SELECT count(*) FROM pragma_table_info('blobs') WHERE name = 'quarantined_at'`: func() { quarantined = `NULL` },
-		`SELECT count(*) FROM sqlite_schema WHERE name = 'small_objects'`:               func() { kept = `FALSE` },
-	} {
-		var n int
-		if err := db.QueryRowContext(ctx, query).Scan(&n); err != nil {
-			return classify(err)
-		}
-		if n == 0 {
-			old()
-		}
+	err = db.QueryRowContext(ctx, `SELECT name FROM pragma_table_info('blobs') WHERE name = ?`, quarantined).Scan(&quarantined)
+	if errors.Is(err, sql.ErrNoRows) { // an older schema
+		quarantined, err = `NULL`, nil
+	}
+	if err != nil {
+		return classify(err)
+	}
+	if has, err := hasSmallObjects(ctx, db); err != nil {
+		return err
+	} else if !has {
+		kept = `FALSE`
 	}
 	rows, err := db.QueryContext(ctx, `SELECT digest, key, size, `+quarantined+` AS since, `+kept+` FROM blobs WHERE since IS NULL ORDER BY digest`)
 	if err != nil {
@@ -143,6 +144,12 @@ func SnapshotBlobs(ctx context.Context, path string, fn func(Blob) error) (err e
 		}
 	}
 	return classify(rows.Err())
+}
+
+// hasSmallObjects reports whether a snapshot has the table of small objects: older ones don't.
+func hasSmallObjects(ctx context.Context, db *sql.DB) (has bool, err error) {
+	err = db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'small_objects')`).Scan(&has)
+	return has, classify(err)
 }
 
 // FinishBackup records that a snapshot is whole and durable, with so many bytes.
@@ -273,7 +280,13 @@ func CheckSnapshot(ctx context.Context, path string) error {
 	if err := checkTriggers(ctx, db); err != nil {
 		return err
 	}
-	for what, query := range foreign {
+	queries := maps.Clone(foreign)
+	if kept, err := hasSmallObjects(ctx, db); err != nil {
+		return fmt.Errorf("it has no facts of a registry: %w", err)
+	} else if kept {
+		queries["it keeps bytes under keys that are no blob's"] = `SELECT count(*) FROM small_objects WHERE key NOT GLOB '` + BlobPrefix + `?*'`
+	}
+	for what, query := range queries {
 		var n int64
 		if err := db.QueryRowContext(ctx, query).Scan(&n); err != nil {
 			return fmt.Errorf("it has no facts of a registry: %w", err)

@@ -7,12 +7,15 @@ import (
 )
 
 // CommitUpload turns a session that was claimed, or that is Unclaimed, into the blob d of u.Size bytes and links it in the session's
-// repository. The bytes have to be durable under u.Key, or to be u.Content, unless d is u.Pinned. When the blob exists already, the key dies, and so does
+// repository. The bytes have to be durable under u.Key, or to be u.Content, which gets another key, unless d is u.Pinned. When the blob exists already, the key dies, and so does
 // u.Left. A blob that is quarantined takes the key in place of its own, which dies. It fails with ErrSuperseded, with a QuotaError,
 // and with ErrQuarantined when d is u.Pinned and was quarantined since: its bytes are wanted now.
 func (s *Store) CommitUpload(ctx context.Context, u Upload, d digest.Digest) error {
 	if u.Key != "" && u.Pinned == "" && u.Left == "" && !u.changesSmall() && s.db.compounds() {
 		return s.commitAtOnce(ctx, u, d)
+	}
+	if err := s.openKeys(ctx); err != nil {
+		return err
 	}
 	return s.grow(ctx, u.Repository, durable, func(ctx context.Context, t *tx) error {
 		repository, err := finishUpload(ctx, t, u, d)
@@ -136,9 +139,13 @@ func (s *Store) settleKey(ctx context.Context, t *tx, u Upload, d digest.Digest)
 	if u.Key == "" {
 		return nil
 	}
+	key := u.Key
+	if u.Content != nil { // there may be a file under its key, of an attempt that failed
+		u.Key = s.keys.next()
+	}
 	made, err := s.makeBlob(ctx, t, u, d)
-	if err == nil && !made {
-		err = bury(ctx, t, u.Key, 0)
+	if err == nil && (!made || key != u.Key) {
+		err = bury(ctx, t, key, 0)
 	}
 	return err
 }

@@ -152,7 +152,13 @@ func (m *move) copyTable(ctx context.Context, t pgx.Tx, table string) error {
 		if m.done.Rows++; m.progress != nil && m.done.Rows%1000 == 0 {
 			m.progress(m.done)
 		}
-		return values, rows.Scan(into...)
+		err := rows.Scan(into...)
+		for i, v := range values {
+			if b, ok := v.([]byte); ok && b == nil { // the one driver's word for no bytes, and the other's for NULL
+				values[i] = []byte{}
+			}
+		}
+		return values, err
 	}))
 	return err
 }

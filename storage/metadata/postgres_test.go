@@ -207,6 +207,8 @@ func TestMove(t *testing.T) {
 	}
 	whole := metadata.Upload{ID: "whole", Repository: "many", Algorithm: digest.SHA256, Size: 3, Content: []byte{0, 255, 1}}
 	must(t, s.CommitWhole(t.Context(), whole, blob(4711)))
+	empty := metadata.Upload{ID: "empty", Repository: "many", Algorithm: digest.SHA256, Content: []byte{}}
+	must(t, s.CommitWhole(t.Context(), empty, blob(4712)))
 	_, err = metadata.Move(t.Context(), path, dsn, nil)
 	if !errors.Is(err, filelock.ErrHeld) {
 		t.Errorf("while it is open: %v", err)
@@ -228,10 +230,12 @@ func TestMove(t *testing.T) {
 	}
 	moved := open(t, metadata.Config{DSN: dsn})
 	mustAudit(t, moved)
-	kept, err := moved.Blob(t.Context(), "many", blob(4711))
-	must(t, err)
-	if content, ok, err := moved.SmallObject(t.Context(), kept.Key); err != nil || !ok || !bytes.Equal(content, whole.Content) {
-		t.Errorf("a small blob: %v, %t, %v", content, ok, err)
+	for n, want := range map[int][]byte{4711: whole.Content, 4712: {}} {
+		kept, err := moved.Blob(t.Context(), "many", blob(n))
+		must(t, err)
+		if content, ok, err := moved.SmallObject(t.Context(), kept.Key); err != nil || !ok || !bytes.Equal(content, want) {
+			t.Errorf("a small blob: %v, %t, %v; want %v", content, ok, err, want)
+		}
 	}
 	if _, err := moved.Blob(t.Context(), "quarantine-0", blob(-2)); !errors.Is(err, metadata.ErrQuarantined) {
 		t.Errorf("a blob that is quarantined: %v", err)

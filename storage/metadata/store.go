@@ -2,7 +2,7 @@
 // which key holds which digest.
 //
 // Every exported method of Store is one transaction, its commit point, and either happens wholly or not at all. A
-// method that returned nil has happened: those whose result a client is told of as stored (CommitUpload, MountBlob,
+// method that returned nil has happened: those whose result a client is told of as stored (CommitUpload, CommitWhole, MountBlob,
 // PutManifest, RestoreTag and the deletes) survive a power loss; the bookkeeping of uploads survives kill -9, and a power loss may
 // forget its newest part but nothing before something that was kept. A method that returned an error other than those
 // it names may have happened all the same (the answer of a commit can be lost): each can be repeated.

@@ -35,8 +35,8 @@ type Upload struct {
 	State     []byte
 	Algorithm digest.Algorithm
 	HashState []byte
-	// Content are all bytes up to Size when they are few and to be kept here, in place of the blob store, as a small object under Key. It is nil
-	// in what calls return.
+	// Content are all bytes up to Size when they are few and to be kept here, in place of the blob store, as a small object under Key. Only
+	// KeepUpload returns it.
 	Content []byte
 	// Outgrown says that there is a small object under Key, and that the blob store has all bytes now: it is removed.
 	Outgrown bool

@@ -86,24 +86,24 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(storage.Object)
 	})
 }
 
-// Move moves all objects out of facts to blobs, for a blob store that is to have all of them, and returns how many there were. A move that
-// ended early goes on with the next.
-func Move(ctx context.Context, facts Facts, blobs storage.Blobs) (moved int, err error) {
+// Move moves all objects out of facts to blobs, for a blob store that is to have all of them. Progress is called after each. A move that ended
+// early goes on with the next.
+func Move(ctx context.Context, facts Facts, blobs storage.Blobs, progress func(done, all int)) error {
 	var keys []string
-	err = facts.EachSmallObject(ctx, "", func(key string, _ int64, _ time.Time) error {
+	err := facts.EachSmallObject(ctx, "", func(key string, _ int64, _ time.Time) error {
 		keys = append(keys, key)
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("list small objects: %w", err)
+		return fmt.Errorf("list small objects: %w", err)
 	}
-	for _, key := range keys {
+	for i, key := range keys {
 		if err := move(ctx, facts, blobs, key); err != nil {
-			return moved, fmt.Errorf("move object %s: %w", key, err)
+			return fmt.Errorf("move object %s: %w", key, err)
 		}
-		moved++
+		progress(i+1, len(keys))
 	}
-	return moved, nil
+	return nil
 }
 
 func move(ctx context.Context, facts Facts, blobs storage.Blobs, key string) error {

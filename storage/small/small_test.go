@@ -178,8 +178,12 @@ func TestMove(t *testing.T) {
 	moved, failed := 0, 0
 	for at := 1; ; at++ {
 		f := &storagetest.Faults{At: at, Mode: storagetest.Mode(at % 2)}
-		n, err := small.Move(ctx, facts, storagetest.Faulty{Blobs: backend, Faults: f})
-		if moved += n; err == nil {
+		err := small.Move(ctx, facts, storagetest.Faulty{Blobs: backend, Faults: f}, func(done, all int) {
+			if moved++; done > all || all > len(contents) {
+				t.Errorf("%d of %d", done, all)
+			}
+		})
+		if err == nil {
 			break
 		}
 		if failed++; !errors.Is(err, storagetest.ErrInjected) {

@@ -69,16 +69,23 @@ func testSmallCheckpoint(t *testing.T, f *fixture) {
 	u.Content, u.Outgrown = small(blobSize), false
 	u.Size = blobSize
 	must(t, f.CommitUpload(t.Context(), u, blob(1)))
-	f.wantSmall(t, u.Key, blobSize)
+	got, err := f.Blob(t.Context(), "a", blob(1))
+	must(t, err)
+	if got.Key == u.Key {
+		t.Error("the blob store may have something under that key")
+	}
+	f.wantUse(t, u.Key, "dead")
+	f.wantUse(t, got.Key, "blob")
+	f.wantSmall(t, got.Key, blobSize)
 	// A push of what is there keeps nothing more.
 	v := f.start(t, "a")
 	v.Size, v.Content = blobSize, small(blobSize)
 	must(t, f.CommitUpload(t.Context(), v, blob(1)))
 	f.wantSmall(t, v.Key, -1)
 	f.wantUse(t, v.Key, "dead")
-	must(t, f.DeleteSmallObject(t.Context(), u.Key))
-	must(t, f.DeleteSmallObject(t.Context(), u.Key))
-	f.wantSmall(t, u.Key, -1)
+	must(t, f.DeleteSmallObject(t.Context(), got.Key))
+	must(t, f.DeleteSmallObject(t.Context(), got.Key))
+	f.wantSmall(t, got.Key, -1)
 }
 
 func (f *fixture) young(content []byte) metadata.Upload {
