@@ -21,7 +21,9 @@ const (
 	// pendingFor is how long an upload stays pending after it began or grew.
 	pendingFor = time.Second
 	// journalBytes is how large the journal gets, beside twice what is pending, before what ended is dropped from it.
-	journalBytes = 4 << 20
+	journalBytes = 1 << 20
+	// journalIdle is how large it may stay when nothing is pending: all of it would be read at the next start.
+	journalIdle = 64 << 10
 )
 
 // Journal keeps records beyond the end of the process, as storage/journal does.
@@ -211,6 +213,18 @@ func (s *Service) RecoverUploads(ctx context.Context, records [][]byte) error {
 	return nil
 }
 
+// tidy makes the journal small when nothing is pending.
+func (p *pending) tidy() {
+	if p.journal == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.byKey) == 0 && p.journal.Size() > journalIdle {
+		_ = p.compact() // or the next time
+	}
+}
+
 // KeepUploads records the pending uploads that began or grew so long ago.
 func (s *Service) KeepUploads(ctx context.Context, idle time.Duration) error {
 	var errs []error
@@ -219,6 +233,7 @@ func (s *Service) KeepUploads(ctx context.Context, idle time.Duration) error {
 			errs = append(errs, explain(err, nil, "keep upload %s", u.ID))
 		}
 	}
+	s.pending.tidy()
 	return errors.Join(errs...)
 }
 

@@ -291,14 +291,27 @@ func TestJournalIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if size := f.journal.Size(); size > 5<<20 {
+	if size := f.journal.Size(); size > 2<<20 {
 		t.Errorf("the journal has %d bytes", size)
+	}
+	keep(t, f, time.Hour)
+	if f.PendingUploads() != 1 {
+		t.Errorf("%d are pending", f.PendingUploads())
 	}
 	f = f.restart(t)
 	if size := f.journal.Size(); size > 1000 || f.PendingUploads() != 1 {
 		t.Errorf("after a restart the journal has %d bytes, and %d are pending", size, f.PendingUploads())
 	}
+	for i := range 10 {
+		u := start(t, f, "")
+		write(t, f, u.ID, storagetest.Content(uint64(i), small.Limit))
+		finish(t, f, u.ID, nil, digest.FromBytes(storagetest.Content(uint64(i), small.Limit)))
+	}
 	finish(t, f, open.ID, []byte("world"), digest.FromString("hello world"))
+	before := f.journal.Size()
+	if keep(t, f, 0); before < 100<<10 || f.journal.Size() > 0 {
+		t.Errorf("the journal has %d bytes when nothing is pending, before it had %d", f.journal.Size(), before)
+	}
 }
 
 // TestJournalFails has uploads be recorded when they can't be noted, and be what they were when that happens on the way.

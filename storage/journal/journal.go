@@ -38,7 +38,12 @@ func Open(path string) (*Journal, [][]byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	content, err := io.ReadAll(f)
+	var content []byte
+	info, err := f.Stat()
+	if err == nil {
+		content = make([]byte, info.Size())
+		_, err = io.ReadFull(f, content)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("read %s: %w", path, err), f.Close())
 	}
