@@ -116,18 +116,13 @@ func (c *check) quarantine(ctx context.Context, b metadata.Blob, f Finding, prob
 
 var errStored = errors.New("something is stored")
 
-// empty reports whether the blob store has nothing at all, beside what the metadata keeps: sooner than that all is lost, its disk is not mounted.
+// empty reports whether the blob store has nothing at all: sooner than that all is lost, its disk is not mounted.
 func (c *check) empty(ctx context.Context) (bool, error) {
 	if c.stored {
 		return false, nil
 	}
 	for _, prefix := range []string{metadata.BlobPrefix, metadata.AdoptedPrefix + "blobs/"} {
-		err := c.lister.List(ctx, prefix, func(o storage.Object) error {
-			if _, small, err := c.Metadata.SmallObject(ctx, o.Key); err != nil || small {
-				return err
-			}
-			return errStored
-		})
+		err := c.lister.List(ctx, prefix, func(storage.Object) error { return errStored })
 		if err != nil && !errors.Is(err, errStored) {
 			return false, fmt.Errorf("list objects: %w", err)
 		}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"berth/registry/manifest"
 	"berth/storage"
@@ -226,7 +227,7 @@ func (c *check) objects(ctx context.Context) error {
 		return fmt.Errorf("find unclean stops: %w", err)
 	}
 	var strays []string
-	err = c.lister.List(ctx, metadata.BlobPrefix, func(o storage.Object) error {
+	err = c.list(ctx, metadata.BlobPrefix, func(o storage.Object) error {
 		c.report.Objects++
 		if u, ok := absent[o.Key]; ok && o.Size >= u.Size {
 			delete(absent, o.Key)
@@ -248,6 +249,16 @@ func (c *check) objects(ctx context.Context) error {
 	return errors.Join(c.strays(ctx, strays), c.absent(ctx, absent))
 }
 
+// list lists what is stored, in the blob store and in the metadata. An upload that is growing from the one into the other comes twice.
+func (c *check) list(ctx context.Context, prefix string, fn func(storage.Object) error) error {
+	if err := c.lister.List(ctx, prefix, fn); err != nil {
+		return err
+	}
+	return c.Metadata.EachSmallObject(ctx, prefix, func(key string, size int64, kept time.Time) error {
+		return fn(storage.Object{Key: key, Size: size, Modified: kept})
+	})
+}
+
 // known reports whether a row knows an object.
 func (c *check) known(ctx context.Context, o storage.Object) (bool, error) {
 	uses, err := c.Metadata.KeyUses(ctx, []string{o.Key})
@@ -264,7 +275,7 @@ func inAny(prefixes []string, key string) bool {
 // strays finds the objects that are still there although no row knows them: others were deleted in between.
 func (c *check) strays(ctx context.Context, keys []string) error {
 	for _, key := range keys {
-		err := c.lister.List(ctx, key, func(o storage.Object) error {
+		err := c.list(ctx, key, func(o storage.Object) error {
 			if o.Key != key {
 				return nil
 			}

@@ -2,8 +2,8 @@
 //
 // A file of its own costs a small object far more than its bytes do: file and directory are made and synced, apart from the transaction that
 // records them. In the metadata its bytes are part of that transaction. Whoever writes decides: small objects get there with the facts that
-// name them, and what Write writes is the backend's, whatever its size. Here both are read, listed and deleted. An object in the
-// metadata is as durable as what names it, and as gone as what forgets it, since both are in one log.
+// name them, and what Write writes is the backend's, whatever its size. Here both are read and deleted, and only the backend is listed: what
+// the metadata keeps got there with what names it, so that nobody has to look for orphans among it. An object in the metadata is as durable as what names it, and as gone as what forgets it, since both are in one log.
 package small
 
 import (
@@ -38,7 +38,7 @@ type Backend interface {
 	storage.Limited
 }
 
-// Store implements storage.Blobs, storage.Lister and storage.Limited.
+// Store implements storage.Blobs, and storage.Lister and storage.Limited for its backend.
 type Store struct {
 	Backend
 	facts Facts
@@ -74,16 +74,6 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return fmt.Errorf("delete object %s: %w", key, err)
 	}
 	return s.Backend.Delete(ctx, key)
-}
-
-// List implements storage.Lister. An object that both have something of comes twice.
-func (s *Store) List(ctx context.Context, prefix string, fn func(storage.Object) error) error {
-	if err := s.Backend.List(ctx, prefix, fn); err != nil {
-		return err
-	}
-	return s.facts.EachSmallObject(ctx, prefix, func(key string, size int64, kept time.Time) error {
-		return fn(storage.Object{Key: key, Size: size, Modified: kept})
-	})
 }
 
 // Move moves all objects out of facts to blobs, for a blob store that is to have all of them. Progress is called after each. A move that ended

@@ -79,7 +79,7 @@ func TestContract(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) storage.Blobs { return small.New(files(t), &shelf{}) })
 }
 
-// TestInline reads, lists and deletes objects that are in the facts, in files, and in both.
+// TestInline reads and deletes objects that are in the facts, in files, and in both.
 func TestInline(t *testing.T) {
 	ctx, facts, backend := t.Context(), &shelf{objects: map[string][]byte{}}, files(t)
 	s := small.New(backend, facts)
@@ -124,17 +124,16 @@ func TestInline(t *testing.T) {
 		listed = append(listed, o.Key)
 		return nil
 	})
-	want := []string{"blobs/a/empty", "blobs/a/file", "blobs/a/full", "blobs/a/grown", "blobs/a/grown"}
-	if slices.Sort(listed); err != nil || !slices.Equal(listed, want) {
+	if slices.Sort(listed); err != nil || !slices.Equal(listed, []string{"blobs/a/file", "blobs/a/grown"}) {
 		t.Errorf("listed %q, %v", listed, err)
 	}
-	for _, key := range want {
+	for _, key := range []string{"blobs/a/empty", "blobs/a/file", "blobs/a/full", "blobs/a/grown"} {
 		if err := s.Delete(ctx, key); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := s.List(ctx, "", func(o storage.Object) error { return errors.New(o.Key) }); err != nil {
-		t.Errorf("%v is left", err)
+	if err := s.List(ctx, "", func(o storage.Object) error { return errors.New(o.Key) }); err != nil || len(facts.objects) > 0 {
+		t.Errorf("left are %v and %v", err, facts.objects)
 	}
 }
 
