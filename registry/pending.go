@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding"
 	"encoding/binary"
@@ -45,7 +46,7 @@ type pending struct {
 	mu    sync.Mutex
 	byKey map[string]pendingUpload // by sessionKey
 	bytes int64
-	// compactAt is a size of the journal below which dropping what ended is not tried again.
+	// compactAt is a size of the journal below which what ended is not dropped again.
 	compactAt int64
 }
 
@@ -69,9 +70,8 @@ func (p *pending) put(u metadata.Upload) bool {
 	}
 	p.set(key, u)
 	if p.journal.Size() > max(p.compactAt, journalBytes+2*p.bytes) {
-		if p.compactAt = 0; p.compact() != nil {
-			p.compactAt = p.journal.Size() + journalBytes // to be tried again then
-		}
+		_ = p.compact()
+		p.compactAt = p.journal.Size() + journalBytes // whether or not that worked
 	}
 	return true
 }
@@ -227,14 +227,19 @@ func (p *pending) tidy() {
 
 // KeepUploads records the pending uploads that began or grew so long ago.
 func (s *Service) KeepUploads(ctx context.Context, idle time.Duration) error {
-	var errs []error
+	var first error
+	failed := 0
 	for _, u := range s.pending.since(idle) {
 		if err := s.keepIdle(ctx, u.Repository, u.ID); err != nil {
-			errs = append(errs, explain(err, nil, "keep upload %s", u.ID))
+			failed++
+			first = cmp.Or(first, explain(err, nil, "keep upload %s", u.ID))
 		}
 	}
 	s.pending.tidy()
-	return errors.Join(errs...)
+	if failed > 1 {
+		return fmt.Errorf("%w (and %d others)", first, failed-1)
+	}
+	return first
 }
 
 func (s *Service) keepIdle(ctx context.Context, repository, id string) error {

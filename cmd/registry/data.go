@@ -134,8 +134,8 @@ func (s *stores) keepSmall(ctx context.Context, log *slog.Logger) error {
 		}
 	})
 	if ok && errors.Is(err, storage.ErrNoSpace) { // which is no reason not to start
-		log.Warn("small blobs stay in the metadata until the next start", "error", err)
-		s.blobs, err = small.New(files, s.facts), nil
+		log.Warn("small blobs stay in the metadata until the next start, and uploads that were under way begin again", "error", err)
+		s.blobs, err = small.New(files, s.facts), endUploads(ctx, s.facts) // whose small bytes would be taken for those of files
 	}
 	return err
 }

@@ -200,8 +200,10 @@ func TestHostileDatabases(t *testing.T) {
 		`UPDATE blobs SET key = 'token-keys.pem' WHERE size = 0`:                          "keys that are no blob's",
 		`INSERT INTO dead_keys (key, delete_after) VALUES ('tls/key.pem', 0)`:             "keys that are no blob's",
 		`INSERT INTO small_objects (key, kept_at, content) VALUES ('htpasswd', 0, x'00')`: "bytes under keys that are no blob's",
-		`INSERT INTO generations (prefix, opened_at) VALUES ('tls', 0)`:                   "keys that are no blob's",
-		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END`:               "it has a trigger \"t\" of its own",
+		`ALTER TABLE small_objects RENAME TO x; ALTER TABLE x RENAME TO SMALL_objects;
+		 INSERT INTO small_objects (key, kept_at, content) VALUES ('tls/key.pem', 0, x'00')`: "bytes under keys that are no blob's",
+		`INSERT INTO generations (prefix, opened_at) VALUES ('tls', 0)`:     "keys that are no blob's",
+		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END`: "it has a trigger \"t\" of its own",
 		// SQLite does not mind in which letters the kind of an entry is written.
 		`CREATE TRIGGER t AFTER INSERT ON tags BEGIN DELETE FROM tags; END; PRAGMA writable_schema = 1;
 		 UPDATE sqlite_schema SET type = 'TRIGGER' WHERE name = 't'`: "it has views",

@@ -249,14 +249,16 @@ func (c *check) objects(ctx context.Context) error {
 	return errors.Join(c.strays(ctx, strays), c.absent(ctx, absent))
 }
 
-// list lists what is stored, in the blob store and in the metadata. An upload that is growing from the one into the other comes twice.
+// list lists what is stored, in the metadata and in the blob store. An upload that is growing from the one into the other comes twice.
 func (c *check) list(ctx context.Context, prefix string, fn func(storage.Object) error) error {
-	if err := c.lister.List(ctx, prefix, fn); err != nil {
-		return err
-	}
-	return c.Metadata.EachSmallObject(ctx, prefix, func(key string, size int64, kept time.Time) error {
+	// In this order, since the file of an upload that grows is there before its row goes.
+	err := c.Metadata.EachSmallObject(ctx, prefix, func(key string, size int64, kept time.Time) error {
 		return fn(storage.Object{Key: key, Size: size, Modified: kept})
 	})
+	if err != nil {
+		return err
+	}
+	return c.lister.List(ctx, prefix, fn)
 }
 
 // known reports whether a row knows an object.

@@ -146,9 +146,9 @@ func SnapshotBlobs(ctx context.Context, path string, fn func(Blob) error) (err e
 	return classify(rows.Err())
 }
 
-// hasSmallObjects reports whether a snapshot has the table of small objects: older ones don't.
+// hasSmallObjects reports whether a snapshot has the table of small objects: older ones don't. SQLite does not mind in which letters.
 func hasSmallObjects(ctx context.Context, db *sql.DB) (has bool, err error) {
-	err = db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'small_objects')`).Scan(&has)
+	err = db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE lower(name) = 'small_objects')`).Scan(&has)
 	return has, classify(err)
 }
 

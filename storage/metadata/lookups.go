@@ -34,8 +34,11 @@ func (a answer) size() int64 {
 	return size
 }
 
-// rememberedBytes bounds what is remembered.
-const rememberedBytes = 16 << 20
+// rememberedBytes bounds what is remembered, and rememberedNames those of it that are lists: of how many names is for clients to say.
+const (
+	rememberedBytes = 16 << 20
+	rememberedNames = 2 << 20
+)
 
 // memory remembers answers until anything changes. It is for a database that nobody else writes to.
 //
@@ -50,6 +53,21 @@ type memory struct {
 type remembered struct {
 	answers sync.Map // of answer by lookup
 	bytes   atomic.Int64
+	names   atomic.Int64 // bytes of lists
+}
+
+// room reports whether there is room for an answer, and takes it.
+func (r *remembered) room(q lookup, a answer) bool {
+	taken, most := &r.bytes, int64(rememberedBytes)
+	if q.names > 0 {
+		taken, most = &r.names, rememberedNames
+	}
+	size := a.size()
+	if taken.Add(size) <= most {
+		return true
+	}
+	taken.Add(-size)
+	return false
 }
 
 // change makes a change.
@@ -75,7 +93,7 @@ func (m *memory) recall(q lookup, find func() (answer, error)) (answer, error) {
 		return known.(answer), nil
 	}
 	found, err := find()
-	if err == nil && m.changing.Load() == 0 && m.since.Load() == since && since.bytes.Add(found.size()) <= rememberedBytes {
+	if err == nil && m.changing.Load() == 0 && m.since.Load() == since && since.room(q, found) {
 		since.answers.Store(q, found)
 	}
 	return found, err

@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -50,14 +51,30 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range 100 {
 		_, _ = m.recall(lookup{tag: string(rune(i))}, func() (answer, error) { return answer{body: make([]byte, 1<<20)}, nil })
 	}
-	held := int64(0)
+	if held := m.held(); held > rememberedBytes || held < rememberedBytes/2 {
+		t.Errorf("%d bytes are remembered", held)
+	}
+	// Lists take nothing from the others, however many of them are asked for.
+	_ = m.change(func() error { return nil })
+	for i := range 200 {
+		_, _ = m.recall(lookup{names: i + 1}, func() (answer, error) { return answer{names: []string{strings.Repeat("x", 100<<10)}}, nil })
+	}
+	if held := m.held(); held > rememberedNames || held < rememberedNames/2 {
+		t.Errorf("%d bytes of lists are remembered", held)
+	}
+	_, _ = m.recall(lookup{tag: "a"}, func() (answer, error) { return answer{body: make([]byte, 8<<20)}, nil })
+	if _, ok := m.since.Load().answers.Load(lookup{tag: "a"}); !ok {
+		t.Error("a manifest is not remembered beside lists")
+	}
+}
+
+// held is how many bytes are remembered.
+func (m *memory) held() (held int64) {
 	m.since.Load().answers.Range(func(_, a any) bool {
 		held += a.(answer).size()
 		return true
 	})
-	if held > rememberedBytes || held < rememberedBytes/2 {
-		t.Errorf("%d bytes are remembered", held)
-	}
+	return held
 }
 
 // TestSharing has callers come while others wait for an answer.
