@@ -17,7 +17,7 @@ func smallSteps(ctx context.Context, s *metadata.Store, round int) ([]step, erro
 	at := metadata.Upload{ID: repository + "-whole", Repository: repository, Algorithm: digest.SHA256, Size: 5, Content: []byte("whole")}
 	gone := metadata.Upload{ID: repository + "-gone", Repository: repository, Algorithm: digest.SHA256, Size: 4, Content: []byte("gone")}
 	return []step{
-		{name: "keep", call: func(ctx context.Context, s *metadata.Store) error {
+		{name: "keep upload", call: func(ctx context.Context, s *metadata.Store) error {
 			kept, err := s.KeepUpload(ctx, u, "")
 			if err == nil {
 				u = kept
@@ -35,7 +35,7 @@ func smallSteps(ctx context.Context, s *metadata.Store, round int) ([]step, erro
 		{name: "whole", call: func(ctx context.Context, s *metadata.Store) error {
 			return s.CommitWhole(ctx, at, whole)
 		}, check: smallExists(repository, whole, "whole")},
-		{name: "delete", call: func(ctx context.Context, s *metadata.Store) error {
+		{name: "delete small object", call: func(ctx context.Context, s *metadata.Store) error {
 			kept, err := s.KeepUpload(ctx, gone, "")
 			if err != nil {
 				return err

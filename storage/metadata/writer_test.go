@@ -108,7 +108,8 @@ func TestDurable(t *testing.T) {
 	c := quick(filepath.Join(t.TempDir(), "metadata.sqlite"))
 	c.Wrap = metatest.Faults{Faults: f}.Wrap
 	s := open(t, c)
-	relaxed := []string{"start", "claim", "checkpoint", "start another", "lease", "forget keys", "note use"}
+	relaxed := []string{"start", "claim", "checkpoint", "start another", "lease", "forget keys", "note use", "keep upload",
+		"delete small object"}
 	for _, run := range scenarios() {
 		steps, err := run(t.Context(), s, 0)
 		must(t, err)
