@@ -101,11 +101,26 @@ func (r *contentReader) Read(p []byte) (int, error) {
 	if r.at >= r.content.size {
 		return 0, io.EOF
 	}
-	slab := r.content.slabs[r.at/slabSize]
-	end := min(slabSize, r.content.size-r.at/slabSize*slabSize)
-	n := copy(p, slab[r.at%slabSize:end])
+	n := copy(p, r.rest())
 	r.at += int64(n)
 	return n, nil
+}
+
+// rest is what is left of the slab that is read.
+func (r *contentReader) rest() []byte {
+	end := min(slabSize, r.content.size-r.at/slabSize*slabSize)
+	return r.content.slabs[r.at/slabSize][r.at%slabSize : end]
+}
+
+// WriteTo implements io.WriterTo, so that what hashes the content for its signature does that in place.
+func (r *contentReader) WriteTo(w io.Writer) (n int64, err error) {
+	for r.at < r.content.size && err == nil {
+		var m int
+		m, err = w.Write(r.rest())
+		r.at += int64(m)
+		n += int64(m)
+	}
+	return n, err
 }
 
 func (r *contentReader) Seek(offset int64, whence int) (int64, error) {

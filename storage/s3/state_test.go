@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"hash/crc32"
 	"io"
 	"strings"
@@ -82,6 +83,13 @@ func TestContent(t *testing.T) {
 		}
 		if got, err := io.ReadAll(c.reader()); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%d bytes: others, or %v", n, err)
+		}
+		for _, at := range []int{0, n / 3, n} {
+			r, got := c.reader(), bytes.Buffer{}
+			_, err := r.Seek(int64(at), io.SeekStart)
+			if copied, copyErr := io.Copy(&got, r); errors.Join(err, copyErr) != nil || copied != int64(n-at) || !bytes.Equal(got.Bytes(), want[at:]) {
+				t.Errorf("%d bytes from %d: others, %v or %v", n, at, err, copyErr)
+			}
 		}
 		sha, crc := sha256.Sum256(want), crc32.ChecksumIEEE(want)
 		if c.sum(ChecksumSHA256) != base64.StdEncoding.EncodeToString(sha[:]) ||
