@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,8 +17,11 @@ import (
 	"time"
 
 	"berth/config"
+	"berth/registry/api"
 	"berth/tls"
 	"berth/tls/trust"
+
+	"golang.org/x/sys/unix"
 )
 
 // built is when the program was built (RFC 3339), set by the build: no certificate is made while the clock is before it.
@@ -57,7 +61,7 @@ func listen(c config.HTTP, data string, log *slog.Logger) (*entrance, error) {
 	if info, err := os.Lstat(c.Addr); c.Net == "unix" && err == nil && info.Mode().Type() == fs.ModeSocket {
 		_ = os.Remove(c.Addr) // of an earlier run; what can't be removed fails below
 	}
-	listener, err := net.Listen(c.Net, c.Addr)
+	listener, err := (&net.ListenConfig{Control: giveUpUnread(unreadTimeout)}).Listen(context.Background(), c.Net, c.Addr)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			err = fmt.Errorf("%w: another program listens there; end it, or choose another port", err)
@@ -68,6 +72,23 @@ func listen(c config.HTTP, data string, log *slog.Logger) (*entrance, error) {
 		listener = tls.NewListener(listener, source.Config(), trustAdvice(c.TLS, source.CA()))
 	}
 	return &entrance{listener, source}, nil
+}
+
+// unreadTimeout is how long a client may take nothing of an answer. Each that stays holds a buffer and an open blob.
+const unreadTimeout = 5 * time.Minute
+
+// giveUpUnread has the system end connections whose peer takes nothing of what was written, or confirms nothing. One that is slow stays.
+func giveUpUnread(after time.Duration) func(network, address string, conn syscall.RawConn) error {
+	return func(network, _ string, conn syscall.RawConn) error {
+		if !strings.HasPrefix(network, "tcp") {
+			return nil
+		}
+		var err error
+		controlErr := conn.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after.Milliseconds())) // its connections inherit it
+		})
+		return errors.Join(controlErr, err)
+	}
 }
 
 func tlsConfig(c config.HTTP, directory string) tls.Config {
@@ -104,7 +125,7 @@ func trustAdvice(c config.TLS, ca []byte) func(host string) string {
 // front serves the pages about trust and the health beside the registry, and lets the certificate learn by what names it is asked
 // for.
 func front(e *entrance, health, registry http.Handler) http.Handler {
-	pages := trust.New(trust.Config{CA: e.source.CA()})
+	pages, health := api.LimitBodies(trust.New(trust.Config{CA: e.source.CA()}), 0), api.LimitBodies(health, 0)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e.source.Learn(r.Host)
 		if r.URL.Path == "/trust" || strings.HasPrefix(r.URL.Path, "/trust/") {

@@ -5,8 +5,8 @@
 // answer carries a request id, and every request is answered: what has no kind of its own in package registry becomes a
 // 500 that names the id, with the text in the log only.
 //
-// The package keeps no state beside the Service. It does not listen, speak TLS or limit how long a request may take:
-// that is the server's part. Who a client is and what it may do, a Gate says; without one everybody may do everything. What an
+// The package keeps no state beside the Service. It does not listen, speak TLS or limit how long a request may take, only how slowly
+// its body may come: the rest is the server's part. Who a client is and what it may do, a Gate says; without one everybody may do everything. What an
 // answer tells of a repository, it tells only to those who may do something there.
 package api
 
@@ -53,7 +53,7 @@ type Config struct {
 	DeleteDisabled bool
 	// ReadOnly refuses everything that changes the registry.
 	ReadOnly bool
-	// BodyTimeout is how long an upload waits for its client to send more: a minute when it is zero.
+	// BodyTimeout is how long a request waits for its client to send another 64 KiB, or the rest: a minute when it is zero.
 	BodyTimeout time.Duration
 	// CatalogMax is the most repositories in one answer: 1,000 when it is zero.
 	CatalogMax int
@@ -83,15 +83,12 @@ func New(c Config) http.Handler {
 	if c.Gate == nil {
 		c.Gate = everybody{}
 	}
-	if c.BodyTimeout <= 0 {
-		c.BodyTimeout = time.Minute
-	}
 	if c.CatalogMax <= 0 {
 		c.CatalogMax = 1000
 	}
 	h := &handler{Config: c, meters: newMeters(c.Metrics)}
 	h.buffers.New = func() any { return new([copyBuffer]byte) }
-	return h
+	return LimitBodies(h, c.BodyTimeout)
 }
 
 // canonical returns headers under their canonical names, with values that nobody can append to in place.

@@ -42,7 +42,7 @@ func (w *response) Write(p []byte) (int, error) {
 func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	n, err := io.Copy(w.ResponseWriter, r)
 	w.bytes += n
-	for _, gone := range []error{syscall.EPIPE, syscall.ECONNRESET, os.ErrDeadlineExceeded} {
+	for _, gone := range []error{syscall.EPIPE, syscall.ECONNRESET, syscall.ETIMEDOUT, os.ErrDeadlineExceeded} {
 		w.broken = w.broken || errors.Is(err, gone)
 	}
 	return n, err

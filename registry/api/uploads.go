@@ -3,14 +3,9 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
-	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -81,9 +76,7 @@ func (h *handler) pushBlob(c *call, digest string) error {
 	if err != nil {
 		return err
 	}
-	body := newBody(c, h.BodyTimeout)
-	defer body.release()
-	pushed, err := h.Service.PushBlob(c.r.Context(), c.repository, d, body.chunk())
+	pushed, err := h.Service.PushBlob(c.r.Context(), c.repository, d, c.body().chunk())
 	if err != nil {
 		return err
 	}
@@ -110,9 +103,7 @@ func (h *handler) serveUpload(c *call) error {
 }
 
 func (h *handler) appendUpload(c *call) error {
-	body := newBody(c, h.BodyTimeout)
-	defer body.release()
-	chunk, err := body.chunkInRange(c.r)
+	chunk, err := c.body().chunkInRange(c.r)
 	if err != nil {
 		return err
 	}
@@ -136,9 +127,7 @@ func (h *handler) finishUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	body := newBody(c, h.BodyTimeout)
-	defer body.release()
-	chunk, err := body.chunkInRange(c.r)
+	chunk, err := c.body().chunkInRange(c.r)
 	if err != nil {
 		return err
 	}
@@ -184,125 +173,4 @@ func (h *handler) setUploadHeaders(c *call, upload registry.Upload) {
 	header.Set("Location", h.location(c.r, "/v2/"+c.repository+"/blobs/uploads/"+upload.ID))
 	header.Set("Docker-Upload-Uuid", upload.ID)
 	header.Set("Range", span{0, max(upload.Size, 1)}.String())
-}
-
-// body is the body of a request, which another request may cut off while this one is served, and which ends when its client
-// stops sending: what waits for more of it holds memory that others need.
-type body struct {
-	io.Reader
-	length int64
-	stall  time.Duration
-	header http.Header // of the answer
-
-	mu    sync.Mutex
-	conn  *http.ResponseController // nil when the request is served: then the connection is no longer its own
-	until time.Time                // the deadline of reading
-	cut   bool
-}
-
-func newBody(c *call, stall time.Duration) *body {
-	return &body{Reader: c.r.Body, length: c.r.ContentLength, stall: stall, header: c.w.Header(), conn: http.NewResponseController(c.w)}
-}
-
-// Read implements io.Reader. It waits no longer than the timeout.
-func (b *body) Read(p []byte) (int, error) {
-	b.extend()
-	n, err := b.Reader.Read(p)
-	switch {
-	case err == nil:
-	case b.stalled(err):
-		err = fmt.Errorf("nothing came for %s: %w", b.stall, err)
-	default:
-		b.end()
-	}
-	return n, err
-}
-
-// end is when there is nothing more to read, and so nothing to cut off: Close does nothing from then on. The server goes on to read from the
-// connection, to see whether the client is still there, and gives it up when that fails because of the cut: then it is not to be used again.
-func (b *body) end() {
-	b.relax()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.conn = nil
-	if b.cut {
-		b.header.Set("Connection", "close")
-	}
-}
-
-// extend gives the client its time anew, when half of it is over.
-func (b *body) extend() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if now := time.Now(); b.conn != nil && !b.cut && b.until.Sub(now) < b.stall/2 {
-		b.until = now.Add(b.stall)
-		_ = b.conn.SetReadDeadline(b.until) // without it, it works too
-	}
-}
-
-// relax ends the deadline.
-func (b *body) relax() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.conn != nil && !b.cut {
-		b.until = time.Time{}
-		_ = b.conn.SetReadDeadline(time.Time{})
-	}
-}
-
-// stalled reports whether an error is that of the deadline, which stays then: the server would go on to read what is left.
-func (b *body) stalled(err error) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.cut || !errors.Is(err, os.ErrDeadlineExceeded) {
-		return false
-	}
-	b.conn = nil
-	return true
-}
-
-// Close makes a blocked Read return.
-func (b *body) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.conn == nil {
-		return nil
-	}
-	b.cut = true
-	return b.conn.SetReadDeadline(time.Unix(1, 0))
-}
-
-// release ends the time in which Close does anything.
-func (b *body) release() {
-	b.relax()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.conn = nil
-}
-
-// chunk returns the body as a chunk that goes where the upload ends.
-func (b *body) chunk() registry.Chunk {
-	c := registry.Chunk{Body: b, Offset: -1, Length: b.length}
-	if b.length == 0 {
-		c.Body = nil
-	}
-	return c
-}
-
-// chunkInRange returns the body as the chunk that the Content-Range header says it is. A header that can't be read is
-// answered like one that does not fit: the client is told where to go on.
-func (b *body) chunkInRange(r *http.Request) (registry.Chunk, error) {
-	chunk, header := b.chunk(), r.Header.Get("Content-Range")
-	if header == "" {
-		return chunk, nil
-	}
-	part, ok := parseContentRange(header)
-	if !ok {
-		return chunk, registry.ErrUploadRange.Withf("malformed Content-Range: expected <first byte>-<last byte>")
-	}
-	if chunk.Length >= 0 && chunk.Length != part.length {
-		return chunk, registry.ErrSizeInvalid.Withf("Content-Range has %d bytes, Content-Length %d", part.length, chunk.Length)
-	}
-	chunk.Offset, chunk.Length = part.start, part.length
-	return chunk, nil
 }

@@ -2,12 +2,10 @@ package api
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httptrace"
 	"strings"
 	"testing"
@@ -57,23 +55,6 @@ func TestUploadAlgorithm(t *testing.T) {
 	upload := s.do(http.MethodPost, "/v2/a/blobs/uploads/?digest-algorithm=sha512", nil).want(http.StatusAccepted).header.Get("Location")
 	s.do(http.MethodPut, upload+"?digest="+d, strings.NewReader("hello")).want(http.StatusCreated)
 	s.do(http.MethodPost, "/v2/a/blobs/uploads/?digest-algorithm=md5", nil).wantError(http.StatusBadRequest, "DIGEST_INVALID")
-}
-
-// TestUploadStalls has a client stop in the middle of a chunk: it is refused, and what came counts. One that is slow is not.
-func TestUploadStalls(t *testing.T) {
-	s := newServer(t, options{config: Config{BodyTimeout: 300 * time.Millisecond}})
-	upload := s.do(http.MethodPost, "/v2/a/blobs/uploads/", nil).want(http.StatusAccepted).header.Get("Location")
-	reader, writer := io.Pipe()
-	go func() {
-		for range 10 {
-			time.Sleep(100 * time.Millisecond)
-			_, _ = writer.Write([]byte("x"))
-		}
-	}()
-	s.do(http.MethodPatch, upload, reader).wantError(http.StatusBadRequest, "BLOB_UPLOAD_INVALID")
-	s.get(upload).want(http.StatusNoContent).wantHeaders("Range", "0-9")
-	d := digest.FromString("xxxxxxxxxxyy").String()
-	s.do(http.MethodPut, upload+"?digest="+d, strings.NewReader("yy")).want(http.StatusCreated)
 }
 
 // parted is a store on which short chunks are dear.
@@ -282,53 +263,4 @@ func TestMalformedQuery(t *testing.T) {
 	s.do(http.MethodPost, "/v2/a/blobs/uploads/?digest=%zz", strings.NewReader("hello")).wantError(http.StatusBadRequest, "QUERY_INVALID")
 	s.do(http.MethodPut, s.startUpload("a")+"?digest=%zz", strings.NewReader("hello")).wantError(http.StatusBadRequest, "QUERY_INVALID")
 	s.do(http.MethodPut, s.startUpload("a"), strings.NewReader("hello")).wantError(http.StatusBadRequest, "DIGEST_INVALID")
-}
-
-// TestCutTooLate cuts off a request whose body is read already. The next request on the same connection must not feel it.
-func TestCutTooLate(t *testing.T) {
-	for name, handle := range map[string]func(*body) error{
-		"after the end": func(b *body) error {
-			_, err := io.Copy(io.Discard, b)
-			return errors.Join(err, b.Close())
-		},
-		"before the end": func(b *body) error {
-			err := b.Close()
-			_, copied := io.Copy(io.Discard, b) // of what has arrived already
-			return errors.Join(err, copied)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.Method == http.MethodGet {
-					time.Sleep(20 * time.Millisecond) // the server looks meanwhile whether the client is there
-					if r.Context().Err() != nil {
-						w.WriteHeader(statusClientGone)
-					}
-					return
-				}
-				b := newBody(&call{w: &response{ResponseWriter: w}, r: r}, time.Minute)
-				defer b.release()
-				if err := handle(b); err != nil {
-					t.Error(err)
-				}
-			}))
-			defer s.Close()
-			for range 20 {
-				for method, body := range map[string]io.Reader{http.MethodPatch: strings.NewReader("all"), http.MethodGet: nil} {
-					request, err := http.NewRequestWithContext(t.Context(), method, s.URL, body)
-					if err != nil {
-						t.Fatal(err)
-					}
-					answer, err := s.Client().Do(request)
-					if err != nil {
-						t.Fatal(err)
-					}
-					answer.Body.Close()
-					if answer.StatusCode != http.StatusOK {
-						t.Fatalf("%s: status %d", method, answer.StatusCode)
-					}
-				}
-			}
-		})
-	}
 }
