@@ -11,6 +11,8 @@ package registry
 import (
 	"io"
 
+	"berth/registry/manifest"
+
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -18,9 +20,8 @@ import (
 // MaxManifestSize is the largest manifest in bytes, as the OCI distribution spec recommends ("Pushing Manifests").
 const MaxManifestSize = 4 << 20
 
-// MaxReferences is how many blobs and manifests one manifest may reference: storing one takes time in proportion, in
-// which other pushes wait.
-const MaxReferences = 10_000
+// MaxReferences is how many blobs and manifests one manifest may reference.
+const MaxReferences = manifest.MaxReferences
 
 // Descriptor says what a digest is: of blobs, only digest and size are known.
 type Descriptor = v1.Descriptor

@@ -54,7 +54,8 @@ func (l level) under(key string) level {
 }
 
 // checkKeys fails when two parsers may take different fields from body, which is valid JSON: when a key is twice in an
-// object (which one counts?) or differs from a field's name only in case (does it count? To encoding/json it does).
+// object (which one counts?) or differs from a field's name only in case (does it count? To encoding/json it does). It fails, too, for
+// lists that are too long: a few bytes of them would become fifty times as many.
 func checkKeys(body []byte) error {
 	w := walker{next: atDocument}
 	for i := 0; i < len(body); i++ {
@@ -66,7 +67,9 @@ func checkKeys(body []byte) error {
 				return err
 			}
 		case ',':
-			w.separate()
+			if err := w.separate(); err != nil {
+				return err
+			}
 		case '"':
 			end := stringEnd(body, i)
 			if err := w.str(body[i:end]); err != nil {
@@ -94,6 +97,7 @@ type walker struct {
 	keys  []string // those of every open object
 	next  level    // of the object that may begin next
 	atKey bool     // whether a string would be a key
+	more  int      // elements of lists of descriptors behind their first
 }
 
 // scope is an open object, or an open array whose objects are of its level.
@@ -109,10 +113,17 @@ func (w *walker) open(object bool) {
 }
 
 // separate goes on to the next member or element.
-func (w *walker) separate() {
+func (w *walker) separate() error {
 	top := w.stack[len(w.stack)-1]
 	w.next = top.level
 	w.atKey = top.object
+	if top.level == atDescriptor && !top.object {
+		w.more++
+	}
+	if w.more > MaxReferences {
+		return invalid("the manifest references more than %d blobs and manifests", MaxReferences)
+	}
+	return nil
 }
 
 // close ends the innermost object or array. It sorts the keys to find a duplicate: an object may have very many.

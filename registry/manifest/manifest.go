@@ -60,6 +60,10 @@ type Manifest struct {
 	Annotations map[string]string
 }
 
+// MaxReferences is how many blobs and manifests one manifest may reference: storing one takes time in proportion, in
+// which other pushes wait.
+const MaxReferences = 10_000
+
 // IsIndex reports whether manifests of a media type list manifests rather than blobs.
 func IsIndex(mediaType string) bool {
 	return mediaType == v1.MediaTypeImageIndex || mediaType == MediaTypeDockerManifestList
@@ -143,12 +147,14 @@ func decode(body []byte) (*document, error) {
 	if !utf8.Valid(body) {
 		return nil, invalid("the manifest is not UTF-8")
 	}
+	if json.Valid(body) { // else Unmarshal says what is wrong
+		if err := checkKeys(body); err != nil {
+			return nil, err
+		}
+	}
 	var doc document
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return nil, describe(err)
-	}
-	if err := checkKeys(body); err != nil {
-		return nil, err
 	}
 	return &doc, nil
 }

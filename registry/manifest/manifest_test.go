@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -95,6 +96,31 @@ func TestIsIndex(t *testing.T) {
 		if got := IsIndex(mediaType); got != want {
 			t.Errorf("%s: got %t", mediaType, got)
 		}
+	}
+}
+
+// TestParseMemory has lists of very many very small elements, which are refused before they take memory.
+func TestParseMemory(t *testing.T) {
+	const size = 4 << 20
+	for _, element := range []string{"{}", "null", "0", "[]"} {
+		for _, field := range []string{"layers", "manifests"} {
+			list := strings.Repeat(element+",", size/(len(element)+1)) + element
+			body := []byte(`{"schemaVersion":2,"` + field + `":[` + list + `]}`)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := Parse(v1.MediaTypeImageIndex, body)
+			runtime.ReadMemStats(&after)
+			if err == nil || !strings.Contains(err.Error(), "references more than") {
+				t.Errorf("%s of %s: %v", field, element, err)
+			}
+			if took := after.TotalAlloc - before.TotalAlloc; took > size {
+				t.Errorf("%s of %s: %d bytes were allocated", field, element, took)
+			}
+		}
+	}
+	most := strings.TrimSuffix(strings.Repeat(child+",", MaxReferences), ",")
+	if m, err := Parse("", []byte(strings.Replace(index, child, most, 1))); err != nil || len(m.Children) != MaxReferences {
+		t.Errorf("of the most that are allowed: %d, %v", len(m.Children), err)
 	}
 }
 
