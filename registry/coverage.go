@@ -10,6 +10,7 @@ import (
 	"berth/registry/manifest"
 	"berth/storage/metadata"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -21,6 +22,31 @@ type CoveragePolicy struct {
 	Require []manifest.Platform
 	// Reject refuses what lacks one. Otherwise it is accepted with a warning.
 	Reject bool
+}
+
+// checkRestored judges what a tag would be that is pointed at a manifest which it never pointed to, as a push of that would be judged.
+func (s *Service) checkRestored(ctx context.Context, repository, tag string, to digest.Digest) error {
+	if !slices.ContainsFunc(s.coverage, func(p CoveragePolicy) bool { return p.Reject && p.Applies(repository, tag) }) {
+		return nil
+	}
+	states, err := s.facts.TagHistory(ctx, repository, tag, maxHistory)
+	if ignoreAbsent(err) != nil || slices.ContainsFunc(states, func(state TagState) bool { return state.Digest == to }) {
+		return ignoreAbsent(err)
+	}
+	found, err := s.findManifest(ctx, repository, Reference{Digest: to}, true)
+	if errors.Is(err, ErrManifestUnknown) {
+		return ErrDenied.Withf("%s is not in %s, and %s:%s, which has to be for certain platforms, never pointed to it: restore it under another tag first",
+			to, repository, repository, tag)
+	}
+	if err != nil {
+		return err
+	}
+	m, err := manifest.Parse(found.MediaType, found.Body)
+	if err != nil {
+		return fmt.Errorf("read manifest %s: %w", to, err)
+	}
+	_, err = s.checkCoverage(ctx, repository, m, []string{tag})
+	return err
 }
 
 // checkCoverage judges what a push would make of its tags. It returns warnings, or fails with ErrDenied. Artifacts, charts and
@@ -66,7 +92,7 @@ func lacks(covered, required []manifest.Platform) (missing []manifest.Platform) 
 func lacking(repository, tag string, missing, covered, required []manifest.Platform) string {
 	has := "no platform that is known"
 	if len(covered) > 0 {
-		has = strings.Join(names(covered), " and ")
+		has = some(slices.Compact(slices.Sorted(slices.Values(names(covered)))), " and ")
 	}
 	return fmt.Sprintf("%s:%s lacks %s: it is for %s; build it with --platform %s, or push an index of all",
 		repository, tag, strings.Join(names(missing), " and "), has, strings.Join(names(required), ","))

@@ -2,12 +2,14 @@ package registry_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
 	"berth/registry"
 	"berth/registry/manifest"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -15,19 +17,24 @@ import (
 func covering(t *testing.T, reject bool) *fixture {
 	t.Helper()
 	f := newFixture(t)
+	f.Service = covered(f, reject)
+	return f
+}
+
+// covered returns a service on what a registry has.
+func covered(f *fixture, reject bool) *registry.Service {
 	var require []manifest.Platform
 	for _, s := range []string{"linux/amd64", "linux/arm/v7"} {
 		p, err := manifest.ParsePlatform(s)
 		if err != nil {
-			t.Fatal(err)
+			panic(err)
 		}
 		require = append(require, p)
 	}
-	f.Service = registry.New(registry.Config{Blobs: f.blobs, Metadata: f.facts, Coverage: []registry.CoveragePolicy{{
+	return registry.New(registry.Config{Blobs: f.blobs, Metadata: f.facts, Coverage: []registry.CoveragePolicy{{
 		Applies: func(repository, tag string) bool { return repository == "a" && tag == "latest" },
 		Require: require, Reject: reject,
 	}}})
-	return f
 }
 
 func TestCoverage(t *testing.T) {
@@ -87,5 +94,54 @@ func TestCoverageWarns(t *testing.T) {
 	}
 	if d, err := f.ResolveManifest(t.Context(), "a", ref(t, "latest")); err != nil || d.Digest != pushed.Digest {
 		t.Errorf("the tag is %s, %v", d.Digest, err)
+	}
+}
+
+// TestCoverageOfRestored has a tag pointed at what could not be pushed under it. What it pointed to already, it may point to again.
+func TestCoverageOfRestored(t *testing.T) {
+	f := covering(t, false)
+	before := f.put(t, "a", "latest", "", f.image(t, "a", config("linux", "amd64"), []byte("before")))
+	f.Service = covered(f, true)
+	amd64 := f.put(t, "a", "amd64", "", f.image(t, "a", config("linux", "amd64"), []byte("layer")))
+	arm := f.put(t, "a", "arm", "", f.image(t, "a", config("linux", "arm"), []byte("layer")))
+	gone := f.put(t, "a", "gone", "", f.image(t, "a", config("linux", "arm"), []byte("gone")))
+	if _, err := f.DeleteManifest(t.Context(), "a", gone.Digest, registry.Deletion{}); err != nil {
+		t.Fatal(err)
+	}
+	both := f.put(t, "a", "latest", "", index(t, map[string]registry.ManifestPushed{"linux/amd64": amd64, "linux/arm/v7": arm}))
+	for _, test := range []struct {
+		name    string
+		to      digest.Digest
+		refused string
+	}{
+		{"one platform", amd64.Digest, "a:latest lacks linux/arm/v7"},
+		{"in the trash", gone.Digest, "restore it under another tag first"},
+		{"as before", before.Digest, ""},
+		{"whole", both.Digest, ""},
+	} {
+		_, err := f.RestoreTag(t.Context(), "a", "latest", registry.Restoration{To: test.to})
+		if test.refused == "" && err != nil || test.refused != "" && (!errors.Is(err, registry.ErrDenied) || !strings.Contains(err.Error(), test.refused)) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if _, err := f.RestoreTag(t.Context(), "a", "other", registry.Restoration{To: test.to}); err != nil {
+			t.Errorf("%s, under another tag: %v", test.name, err)
+		}
+	}
+	if _, err := f.RestoreTag(t.Context(), "a", "latest", registry.Restoration{To: gone.Digest}); err == nil {
+		t.Error("what came back from the trash is for one platform still")
+	}
+}
+
+// TestCoverageMessage has an index of very many platforms, which a message does not name all.
+func TestCoverageMessage(t *testing.T) {
+	f := covering(t, false)
+	image := f.put(t, "a", "x", "", f.image(t, "a", config("linux", "amd64"), []byte("layer")))
+	all := make(map[string]registry.ManifestPushed)
+	for i := range 1000 {
+		all[fmt.Sprintf("linux/amd64/v%d", i)] = image
+	}
+	pushed := f.put(t, "a", "latest", "", index(t, all))
+	if len(pushed.Warnings) != 1 || len(pushed.Warnings[0]) > 1000 || !strings.Contains(pushed.Warnings[0], " and 990 more") {
+		t.Errorf("warnings are %q", pushed.Warnings)
 	}
 }

@@ -115,7 +115,7 @@ func newFixtureOf(t testing.TB, assemble assembling) *fixture {
 	directory := t.TempDir()
 	blobs := openBlobs(t, filesystem.Config{Root: directory})
 	database := filepath.Join(directory, "metadata.sqlite")
-	f := assemble(blobs, openFacts(t, metadata.Config{Path: database}))
+	f := assemble(blobs, openFacts(t, metadata.Config{Path: database, Trash: time.Hour}))
 	f.database = database
 	t.Cleanup(func() {
 		f.checkClean(t)

@@ -234,17 +234,18 @@ func explainMissing(m *metadata.MissingError) error {
 
 // list joins the first few digests for a message.
 func list(digests []digest.Digest) string {
-	const most = 10
-	var b strings.Builder
+	texts := make([]string, len(digests))
 	for i, d := range digests {
-		if i == most {
-			fmt.Fprintf(&b, " and %d more", len(digests)-most)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(d.String())
+		texts[i] = d.String()
 	}
-	return b.String()
+	return some(texts, ", ")
+}
+
+// some joins the first few texts for a message.
+func some(texts []string, separator string) string {
+	const most = 10
+	if n := len(texts); n > most {
+		return strings.Join(texts[:most], separator) + fmt.Sprintf(" and %d more", n-most)
+	}
+	return strings.Join(texts, separator)
 }

@@ -99,7 +99,7 @@ const maxHistory = 100_000
 
 // RestoreTag points a tag at what it pointed to before, or at another manifest, and returns that. What was deleted of it comes back, with
 // what it needs, and with what describes it. It fails with ErrManifestUnknown when that is gone for good, and with ErrDenied when the
-// tag is immutable and points to something else, or a quota has no room for it.
+// tag is immutable and points to something else, a policy refuses it, or a quota has no room for it.
 func (s *Service) RestoreTag(ctx context.Context, repository, tag string, r Restoration) (digest.Digest, error) {
 	to := r.To
 	if to == "" {
@@ -110,6 +110,9 @@ func (s *Service) RestoreTag(ctx context.Context, repository, tag string, r Rest
 		if to = at(states, r.Before); to == "" {
 			return "", ErrManifestUnknown.Withf("%s:%s pointed to nothing at %s, as far as its history is kept", repository, tag, r.Before.UTC().Format(time.RFC3339))
 		}
+	}
+	if err := s.checkRestored(ctx, repository, tag, to); err != nil {
+		return "", err
 	}
 	err := s.facts.RestoreTag(ctx, repository, tag, to, r.User, s.immutable(repository, tag))
 	if err := explainImmutable(repository, err); err != nil {
