@@ -77,7 +77,7 @@ func TestTags(t *testing.T) {
 		{"?n=0", "[[]]"},
 		{"?last=v1", "[[v10 v2]]"},
 		{"?n=1&last=v1", "[[v10] [v2]]"},
-		{"?last=not%20a%00tag%3C%3E", "[[v1 v10 v2]]"},
+		{"?last=not%20a%01tag%3C%3E", "[[v1 v10 v2]]"},
 		{"?last=zzz", "[[]]"},
 	}
 	for _, tt := range tests {
@@ -92,6 +92,9 @@ func TestTags(t *testing.T) {
 	s.do(http.MethodHead, "/v2/a/b/tags/list", nil).want(http.StatusOK).wantBody("")
 	for _, n := range []string{"-1", "x", "1.5", "", "99999999999999999999"} {
 		s.get("/v2/a/b/tags/list?n="+n).wantError(http.StatusBadRequest, "PAGINATION_NUMBER_INVALID")
+	}
+	for _, path := range []string{"tags/list?last=a%00b", "tags/list?last=%ff", "referrers/" + sum256 + "?artifactType=a/%00"} {
+		s.get("/v2/a/b/"+path).wantError(http.StatusBadRequest, "QUERY_INVALID")
 	}
 	s.get("/v2/a/tags/list").wantError(http.StatusNotFound, "NAME_UNKNOWN")
 	s.get("/v2/a/tags/list?n=0").wantError(http.StatusNotFound, "NAME_UNKNOWN")

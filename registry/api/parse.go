@@ -3,7 +3,9 @@ package api
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"berth/registry"
 )
@@ -105,11 +107,20 @@ func checkQuery(raw string) error {
 	if raw == "" {
 		return nil
 	}
-	if _, err := url.ParseQuery(raw); err != nil {
+	query, err := url.ParseQuery(raw)
+	if err != nil {
 		return errQuery.Withf("malformed query: %v", err)
+	}
+	for name, values := range query {
+		if slices.ContainsFunc(values, notText) {
+			return errQuery.Withf("malformed query: the parameter %q is no UTF-8 text", name)
+		}
 	}
 	return nil
 }
+
+// notText reports whether a database can't look for s.
+func notText(s string) bool { return !utf8.ValidString(s) || strings.ContainsRune(s, 0) }
 
 // split cuts the path of an endpoint into the repository's name and the last segment, both escaped.
 func split(path string) (k kind, name, last string) {
