@@ -360,6 +360,21 @@ func TestByTags(t *testing.T) {
 	from.equal(t, to)
 }
 
+// TestNoDigest has the source say that something refers to an image whose digest is none.
+func TestNoDigest(t *testing.T) {
+	for _, bad := range []digest.Digest{"x", "sha256:../../../etc/passwd", "md5:00"} {
+		from, to := newPlace(), newPlace()
+		r := from.repository("app")
+		image := r.image(t, nil, "layer")
+		r.tags["1"] = image
+		referrer := r.image(t, &image, "attached")
+		r.held[bad], r.types[bad] = r.held[referrer.Digest], r.types[referrer.Digest]
+		if results := from.transfer(t.Context(), to); count(results, Failed) != 1 || to.repository("app").types[bad] != "" {
+			t.Errorf("%s: %v", bad, results)
+		}
+	}
+}
+
 // TestDeep refuses what could keep it busy without end.
 func TestDeep(t *testing.T) {
 	from := newPlace()

@@ -271,6 +271,9 @@ func (w *walk) referrer(ctx context.Context, d v1.Descriptor) ([]v1.Descriptor, 
 	if !manifest.IsManifest(d.MediaType) {
 		return nil, errdef.ErrNotFound
 	}
+	if err := d.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("the source says that it is a digest: %w", err)
+	}
 	return w.manifest(ctx, d, 0)
 }
 

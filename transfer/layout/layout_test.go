@@ -173,6 +173,17 @@ func TestOCIIndex(t *testing.T) {
 	}
 }
 
+func TestOCIIndexWithoutDigests(t *testing.T) {
+	path := t.TempDir()
+	body := `{"schemaVersion":2,"manifests":[{"mediaType":"` + v1.MediaTypeImageManifest + `","digest":"x","size":1}]}`
+	if err := os.WriteFile(filepath.Join(path, v1.ImageIndexFile), []byte(body), fileMode); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CreateOCI(path, "registry.lan"); err == nil || !strings.Contains(err.Error(), "can be added to") {
+		t.Errorf("it is added to: %v", err)
+	}
+}
+
 // TestLink adds referrers to the index by which registries without an API for them are asked.
 func TestLink(t *testing.T) {
 	root := t.TempDir()

@@ -64,6 +64,11 @@ func CreateOCI(path, host string) (*OCI, error) {
 	if err == nil {
 		err = json.Unmarshal(body, &index)
 	}
+	for _, d := range index.Manifests {
+		if err == nil {
+			err = d.Digest.Validate()
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s is no OCI image layout that can be added to: %w", path, err)
 	}
