@@ -563,7 +563,7 @@ type IndexRule struct {
 
 // IndexPatterns are the patterns of an index rule that has none.
 func IndexPatterns() []string {
-	return []string{"{arch}", "{tag}-{arch}", "{tag}-{os}-{arch}{variant}"}
+	return []string{"{arch}", "{os}-{arch}{variant}", "{tag}-{arch}", "{tag}-{os}-{arch}{variant}"}
 }
 
 // Catalog is about the list of all repositories.

@@ -27,7 +27,7 @@ func newAssembler(t testing.TB, rule registry.IndexRule, coverage ...registry.Co
 	f := newFixture(t)
 	rule.Applies = func(repository string) bool { return repository == "a" }
 	if rule.From == nil {
-		rule.From = patterns(t, "{arch}", "{tag}-{arch}", "{tag}-{os}-{arch}{variant}")
+		rule.From = defaultPatterns(t)
 	}
 	f.Service = registry.New(registry.Config{Blobs: f.blobs, Metadata: f.facts, Indexes: []registry.IndexRule{rule}, Coverage: coverage})
 	return assembler{f, t}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	settings "berth/config"
 	"berth/registry"
 )
 
@@ -21,9 +22,15 @@ func patterns(t testing.TB, from ...string) []registry.TagPattern {
 	return all
 }
 
+// defaultPatterns are those of a rule that names none.
+func defaultPatterns(t testing.TB) []registry.TagPattern {
+	t.Helper()
+	return patterns(t, settings.IndexPatterns()...)
+}
+
 // TestMatchTag reads tags as a person would.
 func TestMatchTag(t *testing.T) {
-	all := patterns(t, "{arch}", "{os}-{arch}{variant}", "{tag}-{arch}", "{tag}-{os}-{arch}{variant}")
+	all := defaultPatterns(t)
 	for tag, want := range map[string]string{
 		"1.2-amd64":                     "1.2 /amd64",
 		"1.2-x86_64":                    "1.2 /amd64",
@@ -67,6 +74,8 @@ func TestMatchTag(t *testing.T) {
 		"1.2-linux":                     "",
 		"1.2-arm-v8":                    "",
 		"linux-amd64":                   "latest linux/amd64",
+		"linux-arm":                     "latest linux/arm/v7",
+		"linux-arm-v7":                  "latest linux/arm/v7",
 		"sha256-" + hex64:               "",
 		"sha256-" + hex64[:64] + ".sig": "",
 	} {
@@ -89,8 +98,8 @@ func TestTagsOf(t *testing.T) {
 	if len(tags) != 22 || !slices.Contains(tags, "v1.amd64") || !slices.Contains(tags, "v1.armv6") {
 		t.Errorf("got %v", tags)
 	}
-	latest := registry.TagsOf(patterns(t, "{arch}", "{tag}-{arch}", "{tag}-{os}-{arch}{variant}"), "latest")
-	for _, tag := range []string{"arm", "latest-arm", "latest-linux-arm-v7"} {
+	latest := registry.TagsOf(defaultPatterns(t), "latest")
+	for _, tag := range []string{"arm", "linux-arm", "latest-arm", "latest-linux-arm-v7"} {
 		if !slices.Contains(latest, tag) {
 			t.Errorf("latest: no %s", tag)
 		}

@@ -65,6 +65,8 @@ func TestIndexRules(t *testing.T) {
 		t.Errorf("the warning is %s", got)
 	}
 	v.pushImage("other", "1.2-arm", "arm")
+	v.pushImage("team/tool", "linux-amd64", "amd64")
+	v.pushImage("team/tool", "linux-arm", "arm")
 	status, body, _ := v.do(http.MethodGet, "/v2/team/app/manifests/1.2", "", "")
 	if status != http.StatusOK || !strings.Contains(body, `"architecture":"amd64"`) {
 		t.Errorf("the index: %d %s", status, body)
@@ -75,8 +77,11 @@ func TestIndexRules(t *testing.T) {
 	if _, body, _ := v.do(http.MethodGet, "/v2/other/tags/list", "", ""); !strings.Contains(body, `["1.2-arm"]`) {
 		t.Errorf("tags of a repository without a rule: %s", body)
 	}
+	if _, body, _ := v.do(http.MethodGet, "/v2/team/tool/tags/list", "", ""); !strings.Contains(body, `["latest","linux-amd64","linux-arm"]`) {
+		t.Errorf("tags of architectures alone: %s", body)
+	}
 	audited, err := os.ReadFile(log)
-	if err != nil || strings.Count(string(audited), "assemble") != 1 || !strings.Contains(string(audited), `"reference":"1.2","manifest":"sha256:`) {
+	if err != nil || strings.Count(string(audited), "assemble") != 2 || !strings.Contains(string(audited), `"reference":"1.2","manifest":"sha256:`) {
 		t.Errorf("audit log: %v\n%s", err, audited)
 	}
 }
