@@ -28,8 +28,12 @@ func (l *loader) checkStorage(s Storage) {
 		return
 	}
 	l.checkCache(s)
-	if s.Redirect.Endpoint != "" && (s.S3.UseDualStack || s.S3.Accelerate) {
-		l.failAt("storage.redirect.endpoint", "can't be used with storage.s3.usedualstack and storage.s3.accelerate, which name other addresses")
+	if s.Redirect.Endpoint != "" && (s.S3.UseDualStack || s.S3.UseFIPSEndpoint || s.S3.Accelerate) {
+		l.failAt("storage.redirect.endpoint", "can't be used with storage.s3.usedualstack, storage.s3.usefipsendpoint and storage.s3.accelerate, "+
+			"which name other addresses")
+	}
+	if s.S3.UseFIPSEndpoint && (s.S3.RegionEndpoint != "" || s.S3.Accelerate) {
+		l.failAt("storage.s3.usefipsendpoint", "can't be used with storage.s3.regionendpoint and storage.s3.accelerate, which name other addresses")
 	}
 	if s.S3.Bucket == "" {
 		l.failAt("storage.s3.bucket", "is missing: name the bucket")

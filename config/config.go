@@ -260,7 +260,9 @@ type S3 struct {
 	Secure       bool `yaml:"secure"`
 	SkipVerify   bool `yaml:"skipverify,omitempty"`
 	UseDualStack bool `yaml:"usedualstack,omitempty"`
-	Accelerate   bool `yaml:"accelerate,omitempty"`
+	// UseFIPSEndpoint takes AWS's endpoints with validated cryptography.
+	UseFIPSEndpoint bool `yaml:"usefipsendpoint,omitempty"`
+	Accelerate      bool `yaml:"accelerate,omitempty"`
 	// UserAgent is added to that of the requests.
 	UserAgent string `yaml:"useragent,omitempty"`
 	// Encrypt has the server encrypt objects, with the KMS key KeyID if there is one.

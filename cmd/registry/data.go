@@ -201,6 +201,7 @@ func s3Config(c config.Storage) s3.Config {
 		Insecure:         !c.S3.Secure,
 		SkipVerify:       c.S3.SkipVerify,
 		UseDualStack:     c.S3.UseDualStack,
+		UseFIPSEndpoint:  c.S3.UseFIPSEndpoint,
 		Accelerate:       c.S3.Accelerate,
 		UserAgent:        c.S3.UserAgent,
 		Encrypt:          c.S3.Encrypt,

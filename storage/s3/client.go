@@ -45,6 +45,9 @@ func connect(ctx context.Context, c Config) (*s3.Client, *s3.PresignClient, erro
 			if c.UseDualStack {
 				o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
 			}
+			if c.UseFIPSEndpoint {
+				o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
+			}
 			if c.UserAgent != "" {
 				o.APIOptions = append(o.APIOptions, middleware.AddUserAgentKey(c.UserAgent))
 			}

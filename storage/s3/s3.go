@@ -63,8 +63,8 @@ type Config struct {
 	Insecure bool
 	// SkipVerify accepts any certificate.
 	SkipVerify bool
-	// UseDualStack and Accelerate choose other endpoints of AWS.
-	UseDualStack, Accelerate bool
+	// UseDualStack, UseFIPSEndpoint and Accelerate choose other endpoints of AWS.
+	UseDualStack, UseFIPSEndpoint, Accelerate bool
 	// UserAgent is added to that of the requests.
 	UserAgent string
 
@@ -175,7 +175,7 @@ func (c Config) complete() (Config, error) {
 // completeEndpoints makes URLs of the endpoints. From then on Insecure says whether requests go over plain HTTP.
 func (c *Config) completeEndpoints() (err error) {
 	if c.RedirectEndpoint, err = c.endpoint(c.RedirectEndpoint); err != nil {
-		return fmt.Errorf("storage.s3.redirectendpoint: %w", err)
+		return fmt.Errorf("storage.redirect.endpoint: %w", err)
 	}
 	if c.RegionEndpoint, err = c.endpoint(c.RegionEndpoint); err != nil {
 		return fmt.Errorf("storage.s3.regionendpoint: %w", err)

@@ -121,14 +121,14 @@ func TestPartSize(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	for says, c := range map[string]Config{
-		"storage.s3.bucket":           {},
-		"storage.s3.accesskey":        {Bucket: "b", SecretKey: "s"},
-		"5 MiB":                       {Bucket: "b", ChunkSize: minPart - 1},
-		"a quarter":                   {Bucket: "b", ChunkSize: minPart + 1, Memory: 4 * minPart},
-		"crc32, sha256 and off":       {Bucket: "b", Checksum: "md5"},
-		"7 days":                      {Bucket: "b", LinkLifetime: maxLinkLifetime + 1},
-		"storage.s3.regionendpoint":   {Bucket: "b", RegionEndpoint: "ftp://host"},
-		"storage.s3.redirectendpoint": {Bucket: "b", RedirectEndpoint: "https://user:secret@host"},
+		"storage.s3.bucket":         {},
+		"storage.s3.accesskey":      {Bucket: "b", SecretKey: "s"},
+		"5 MiB":                     {Bucket: "b", ChunkSize: minPart - 1},
+		"a quarter":                 {Bucket: "b", ChunkSize: minPart + 1, Memory: 4 * minPart},
+		"crc32, sha256 and off":     {Bucket: "b", Checksum: "md5"},
+		"7 days":                    {Bucket: "b", LinkLifetime: maxLinkLifetime + 1},
+		"storage.s3.regionendpoint": {Bucket: "b", RegionEndpoint: "ftp://host"},
+		"storage.redirect.endpoint": {Bucket: "b", RedirectEndpoint: "https://user:secret@host"},
 	} {
 		_, err := c.complete()
 		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "secret@") {
