@@ -22,6 +22,7 @@ func (l *loader) checkVersion() {
 
 // check reports values that are of the right type but can't be used, alone or together.
 func (l *loader) check(c *Config) {
+	l.checkLog(c.Log)
 	l.checkHTTP(&c.HTTP)
 	l.checkHeaders(c.HTTP.Headers)
 	l.checkTLS(&c.HTTP.TLS)
@@ -46,6 +47,12 @@ func (l *loader) failAt(key, format string, args ...any) {
 func (l *loader) unused(key string) {
 	if n := l.find(key); n != nil && !inert(n) {
 		l.ignore(n, key)
+	}
+}
+
+func (l *loader) checkLog(c Log) {
+	if c.Formatter == "logstash" {
+		l.warn(l.find("log.formatter"), "log.formatter", "is logstash, which is written as json")
 	}
 }
 

@@ -258,7 +258,11 @@ func (l *loader) overrideRow(v variable, r row) {
 	if strings.TrimSpace(v.value) == "" {
 		return
 	}
-	if n := l.find(r.key); n != nil && (r.kind || !inert(n)) {
+	if depth := strings.Count(r.key, ".") + 1; r.counts != "" && len(v.path) > depth && v.path[depth] != r.counts {
+		l.ignored = append(l.ignored, v.name)
+		return
+	}
+	if n := l.find(r.key); n != nil && (r.kind || r.asks(n)) {
 		return
 	}
 	var steps []step

@@ -118,7 +118,7 @@ func TestEnvironmentProblems(t *testing.T) {
 			want: "REGISTRY_STORAGE_S3_BUCKET: storage: only one of filesystem (r.yml:2), s3 (REGISTRY_STORAGE_S3_BUCKET) can be used; remove the others or set REGISTRY_STORAGE to the one that you want"},
 		"two methods in one": {environ: []string{"AUTH={none: , htpasswd: {path: p}}"}, want: "REGISTRY_AUTH: auth: only one of none (REGISTRY_AUTH), htpasswd (REGISTRY_AUTH) can be used"},
 		"proxy":              {environ: []string{"PROXY_REMOTEURL=https://registry-1.docker.io"}, want: "REGISTRY_PROXY_REMOTEURL: proxy: this version does not have it"},
-		"secret of a proxy":  {environ: []string{"PROXY_PASSWORD_FILE=/x"}, want: "REGISTRY_PROXY_PASSWORD_FILE: proxy: this version does not have it"},
+		"secret of a proxy":  {environ: []string{"PROXY_PASSWORD_FILE=/x", "PROXY_REMOTEURL=https://a"}, want: "REGISTRY_PROXY_REMOTEURL: proxy: this version does not have it"},
 		"list of rules":      {environ: []string{"MIDDLEWARE_STORAGE_0_NAME=a"}, want: "REGISTRY_MIDDLEWARE_STORAGE_0_NAME: middleware: this version does not have it"},
 		"acme":               {environ: []string{"HTTP_TLS_MODE=acme"}, want: "REGISTRY_HTTP_TLS_MODE: http.tls.letsencrypt.hosts: is missing"},
 		"list in the way":    {file: "http: [a]", environ: []string{"HTTP_ADDR=:1", "HTTP_TLS_HOSTS_0=a"}, want: "r.yml:2: http: must be a section, not a list"},
@@ -162,8 +162,11 @@ func TestForeignVariables(t *testing.T) {
 		"ignored":             {environ: []string{"HTTP_SECRET=x", "STORAGE_CACHE_BLOBDESCRIPTOR=inmemory"}, want: ignored + "http.secret (REGISTRY_HTTP_SECRET), storage.cache.blobdescriptor (REGISTRY_STORAGE_CACHE_BLOBDESCRIPTOR)"},
 		"ignored twice":       {file: "redis: {addr: a}", environ: []string{"REDIS_DB=1"}, want: ignored + "redis (r.yml:2)"},
 		"ruled out":           {environ: []string{"AUTH=none", "AUTH_HTPASSWD_PATH=x", "AUTH_TOKEN_REALM=y"}, want: ignored + "REGISTRY_AUTH_HTPASSWD_PATH, REGISTRY_AUTH_TOKEN_REALM"},
-		"switched off":        {environ: []string{"COMPATIBILITY_SCHEMA1_ENABLED=false", "PROXY_REMOTEURL="}, want: ""},
-		"path of the file":    {environ: []string{"CONFIGURATION_PATH=/etc/r.yml"}, want: ""},
+		"half a proxy":        {environ: []string{"PROXY_TTL=168h", "PROXY_PASSWORD_FILE=/x"}, want: ignored + "REGISTRY_PROXY_PASSWORD_FILE, REGISTRY_PROXY_TTL"},
+		"notifications": {file: "notifications: {events: {includereferences: true}}", environ: []string{"NOTIFICATIONS_ENDPOINTS_0_URL=x"},
+			want: "notifications (REGISTRY_NOTIFICATIONS_ENDPOINTS_0_URL) has no effect here: this version sends none; audit.output records pushes and deletes"},
+		"switched off":     {environ: []string{"COMPATIBILITY_SCHEMA1_ENABLED=false", "PROXY_REMOTEURL="}, want: ""},
+		"path of the file": {environ: []string{"CONFIGURATION_PATH=/etc/r.yml"}, want: ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, warnings := mustParse(t, "version: 0.1\n"+tt.file, append(registry(tt.environ), "registry_x=1", "HOME=/", "NOVALUE")...)

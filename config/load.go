@@ -119,6 +119,7 @@ type loader struct {
 
 	problems []Problem
 	more     int
+	notes    []string // warnings of their own
 	ignored  []string // settings without effect
 	foreign  []string // variables that set nothing
 }
@@ -176,6 +177,11 @@ func (l *loader) ignore(n *yaml.Node, key string) {
 	l.ignored = append(l.ignored, fmt.Sprintf("%s (%s)", key, l.origin(n)))
 }
 
+// warn makes a warning of its own about a setting.
+func (l *loader) warn(n *yaml.Node, key, text string) {
+	l.notes = append(l.notes, fmt.Sprintf("%s (%s) %s", key, l.origin(n), text))
+}
+
 func (l *loader) origin(n *yaml.Node) string {
 	if name, ok := l.variables[n]; ok {
 		return name
@@ -194,7 +200,7 @@ func (l *loader) err() error {
 }
 
 func (l *loader) warnings() []string {
-	var w []string
+	w := l.notes
 	if len(l.ignored) > 0 {
 		w = append(w, "these settings have no effect here: "+strings.Join(l.ignored, ", "))
 	}

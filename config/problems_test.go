@@ -182,7 +182,7 @@ func TestSecretsStayOutOfMessages(t *testing.T) {
 		"auth: [" + secret + "]",
 		"storage: {s3: {secretkey: " + secret + "}}",
 		"storage: {s3: {bucket: a, region: b, secretkey: [" + secret + "]}}",
-		"proxy: {password: " + secret + "}",
+		"proxy: {remoteurl: a, password: " + secret + "}",
 		"http: {secret: " + secret + "}\nfoo: bar",
 		"http: {host: 'https://u:" + secret + "@a.example/?b'}",
 	} {
