@@ -512,11 +512,13 @@ type Validation struct {
 
 // ManifestsValidation is about what manifests refer to.
 type ManifestsValidation struct {
-	URLs    URLs    `yaml:"urls,omitempty"`
+	// URLs is nil when any URL will do, which is what an image with such layers needs, as those of Windows before 2023: they are
+	// the clients' to follow, and the registry never does. Without the section, distribution takes none.
+	URLs    *URLs   `yaml:"urls,omitempty"`
 	Indexes Indexes `yaml:"indexes"`
 }
 
-// URLs restricts the URLs of layers that are kept elsewhere.
+// URLs restricts the URLs of layers that are kept elsewhere. Without Allow and Deny there may be none.
 type URLs struct {
 	Allow []*regexp.Regexp `yaml:"allow,omitempty"`
 	Deny  []*regexp.Regexp `yaml:"deny,omitempty"`

@@ -211,7 +211,7 @@ catalog: {maxentries: 7}
 		"sqlite":    {c.Metadata.SQLite.Path, "facts.db"},
 		"auth":      {c.Auth.Method + c.Auth.HTPasswd.Path + c.Auth.HTPasswd.Realm, "htpasswdusersHere"},
 		"gc":        {c.GC, GC{5 * time.Minute, 50, time.Hour, time.Second}},
-		"urls":      {fmt.Sprint(c.Validation.Manifests.URLs), "{[^https://a/] [b]}"},
+		"urls":      {fmt.Sprint(c.Validation.Manifests.URLs), "&{[^https://a/] [b]}"},
 		"platforms": {c.Validation.Manifests.Indexes.Platforms, "list"},
 		"platform":  {c.Validation.Manifests.Indexes.PlatformList[0], Platform{"linux", "arm64"}},
 		"catalog":   {c.Catalog.MaxEntries, 7},
@@ -348,6 +348,7 @@ func TestWriteReadsBack(t *testing.T) {
 		"acme":       "version: 0.1\nhttp: {tls: {letsencrypt: {hosts: [a.example]}, clientcas: [c.pem]}}",
 		"own CA":     "version: 0.1\nhttp: {tls: {auto: {certificate: c, key: k}, learn: false}}",
 		"htpasswd":   "version: 0.1\nauth: {htpasswd: {path: p}}\nhttp: {trustedproxies: [10.0.0.1]}\nstorage: filesystem",
+		"no URLs":    "version: 0.1\nvalidation: {manifests: {urls: {}}}",
 		"lists":      "version: 0.1\nvalidation: {manifests: {urls: {allow: [a+]}, indexes: {platforms: list, platformlist: [{os: a}]}}}",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,9 @@ import (
 // of several. An item of a list stands under 0.
 func knownKeys(t reflect.Type, key string, rows []row) []string {
 	var keys []string
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
 	switch {
 	case !container(t):
 	case t.Kind() == reflect.Slice:

@@ -21,6 +21,8 @@ func TestProblems(t *testing.T) {
 		"unknown key in a list": {"validation: {manifests: {indexes: {platformlist: [{os: a, arch: b}]}}}",
 			"2: validation.manifests.indexes.platformlist.0.arch: unknown key; the nearest known one is " +
 				"validation.manifests.indexes.platformlist.0.os"},
+		"unknown key of URLs": {"validation: {manifests: {urls: {alow: [a]}}}",
+			"2: validation.manifests.urls.alow: unknown key; the nearest known one is validation.manifests.urls.allow"},
 		"unknown key beside a row": {"compatibility: {schema2: {}}",
 			"2: compatibility.schema2: unknown key; the nearest known one is compatibility.schema1"},
 		"the choice's field":  {"auth: {'-': x}", "2: auth.-: unknown key; the nearest known one is auth.none"},

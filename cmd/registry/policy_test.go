@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"berth/config"
 )
 
 // TestPlatformPolicy pushes an image for no platform under tags that have to be for one: refused, accepted with a warning,
@@ -99,6 +101,33 @@ func TestIndexRulesRefused(t *testing.T) {
 		_, _, err := command(t, []string{"REGISTRY_INDEXES=[" + rule + "]"}, "config", "check")
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", rule, err)
+		}
+	}
+}
+
+// TestURLAllowed takes the section as distribution does: without the lists it allows nothing, and only without the section everything.
+func TestURLAllowed(t *testing.T) {
+	const here, there = "https://a.example.com/layer", "https://b.example.com/layer"
+	for section, want := range map[string][2]bool{
+		"{}":                                                    {true, true},
+		"{manifests: {urls: }}":                                 {true, true},
+		"{manifests: {urls: {}}}":                               {false, false},
+		"{manifests: {urls: {allow: []}}}":                      {false, false},
+		"{disabled: true, manifests: {urls: {}}}":               {true, true},
+		"{manifests: {urls: {allow: ['^https://a']}}}":          {true, false},
+		"{manifests: {urls: {deny: ['^https://a']}}}":           {false, true},
+		"{manifests: {urls: {allow: ['^https'], deny: [//b]}}}": {true, false},
+	} {
+		c, _, err := config.Parse("r.yml", []byte("{version: 0.1, validation: "+section+"}"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		allowed := urlAllowed(c.Validation)
+		if allowed == nil {
+			allowed = func(string) bool { return true }
+		}
+		if got := [2]bool{allowed(here), allowed(there)}; got != want {
+			t.Errorf("%s: got %v, want %v", section, got, want)
 		}
 	}
 }

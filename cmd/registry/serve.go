@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"regexp"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -271,24 +273,18 @@ func childRequired(v config.Validation) func(*v1.Platform) bool {
 	return nil
 }
 
-// urlAllowed says where layers that are kept elsewhere may be: nil means anywhere.
+// urlAllowed says where layers that are kept elsewhere may be, as distribution does: nil means anywhere.
 func urlAllowed(v config.Validation) func(string) bool {
 	urls := v.Manifests.URLs
-	if v.Disabled || len(urls.Allow)+len(urls.Deny) == 0 {
+	if v.Disabled || urls == nil {
 		return nil
 	}
 	return func(url string) bool {
-		for _, deny := range urls.Deny {
-			if deny.MatchString(url) {
-				return false
-			}
+		matches := func(r *regexp.Regexp) bool { return r.MatchString(url) }
+		if len(urls.Allow) == 0 {
+			return len(urls.Deny) > 0 && !slices.ContainsFunc(urls.Deny, matches)
 		}
-		for _, allow := range urls.Allow {
-			if allow.MatchString(url) {
-				return true
-			}
-		}
-		return len(urls.Allow) == 0
+		return slices.ContainsFunc(urls.Allow, matches) && !slices.ContainsFunc(urls.Deny, matches)
 	}
 }
 
