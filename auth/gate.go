@@ -168,29 +168,24 @@ func (g *Gate) reloadUsers(data []byte, err error) {
 	before := g.passwords.setUsers(users)
 	g.config.Log.Info("users reloaded", "file", g.config.Htpasswd, "users", len(users.hashes))
 	g.warnNobody(users)
-	g.auditUsers(before, users)
+	g.auditUsers(before, users, g.config.Htpasswd)
 }
 
-// auditUsers records what became of each user.
-func (g *Gate) auditUsers(before, after *Users) {
+// auditUsers records what became of each user, and by whom as far as can be known: whoever may write a file, say.
+func (g *Gate) auditUsers(before, after *Users, by string) {
 	for _, name := range after.Names() {
 		switch {
 		case before.hashes[name] == nil:
-			g.config.Audit.Info("user added", "subject", name, "by", g.userSource())
+			g.config.Audit.Info("user added", "subject", name, "by", by)
 		case before.generation(name) != after.generation(name):
-			g.config.Audit.Info("user changed", "subject", name, "by", g.userSource())
+			g.config.Audit.Info("user changed", "subject", name, "by", by)
 		}
 	}
 	for _, name := range before.Names() {
 		if after.hashes[name] == nil {
-			g.config.Audit.Info("user removed", "subject", name, "by", g.userSource())
+			g.config.Audit.Info("user removed", "subject", name, "by", by)
 		}
 	}
-}
-
-// userSource is who changes users, as far as can be known: whoever may write the file, or use the admin socket.
-func (g *Gate) userSource() string {
-	return cmp.Or(g.config.Htpasswd, "admin socket")
 }
 
 func (g *Gate) reloadKeys(data []byte, err error) {
@@ -210,10 +205,11 @@ func (g *Gate) reloadKeys(data []byte, err error) {
 // SetRules replaces the rules, for the next request on.
 func (g *Gate) SetRules(rules *access.Rules) { g.rules.Store(rules) }
 
-// SetUsers replaces the users of a gate that was opened with Config.Users. Others have theirs from elsewhere: nothing changes.
-func (g *Gate) SetUsers(users *Users) {
+// SetUsers replaces the users of a gate that was opened with Config.Users, for the next request on. The audit log says by whom. Others
+// have theirs from elsewhere: nothing changes.
+func (g *Gate) SetUsers(users *Users, by string) {
 	if g.config.Users != nil && g.passwords != nil {
-		g.auditUsers(g.passwords.setUsers(users), users)
+		g.auditUsers(g.passwords.setUsers(users), users, by)
 	}
 }
 

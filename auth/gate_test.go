@@ -127,7 +127,7 @@ func TestUsersFromElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := openGate(t, Config{Htpasswd: path})
-	g.SetUsers(cheap(t, "eve"))
+	g.SetUsers(cheap(t, "eve"), "a test")
 	if g.answer(basic("ann", "ann"), base) != "200" || g.answer(basic("eve", "eve"), base) == "200" {
 		t.Error("the users of a file were replaced")
 	}
@@ -158,11 +158,11 @@ func TestTakenAwayAtOnce(t *testing.T) {
 	want("a rule is gone", ann, push("team/x"), "403")
 	want("a rule stayed", ann, pull("team/x"), "200")
 
-	g.SetUsers(cheap(t, "ann", "bob"))
+	g.SetUsers(cheap(t, "ann", "bob"), "a test")
 	want("the same password, hashed again", ann, pull("team/x"), "401 Bearer invalid_token")
 	ann = bearer(g.fetch(t, basic("ann", "ann"), "repository:team/x:pull"))
 	want("a new token", ann, pull("team/x"), "200")
-	g.SetUsers(cheap(t, "bob"))
+	g.SetUsers(cheap(t, "bob"), "a test")
 	want("the user is gone", ann, pull("team/x"), "401 Bearer invalid_token")
 	want("the user is gone", basic("ann", "ann"), pull("team/x"), "401 Bearer")
 
@@ -289,7 +289,7 @@ func TestAuditAndLog(t *testing.T) {
 	if got := g.answer(basic("eve", "pass-word"), base); got != "429" {
 		t.Errorf("got %s", got)
 	}
-	g.SetUsers(cheap(t, "bob", "zoe"))
+	g.SetUsers(cheap(t, "bob", "zoe"), "admin socket")
 	for _, want := range []string{`"msg":"login failed","user":"ann","remote":"192.0.2.1","request":"id","reason":"wrong user name or password"`,
 		`"msg":"login failed","user":"eve","remote":"192.0.2.1","request":"id","reason":"too many failures"`,
 		`"msg":"user added","subject":"zoe","by":"admin socket"`, `"msg":"user removed","subject":"ann"`, `"msg":"user changed","subject":"bob"`} {

@@ -74,7 +74,7 @@ func TestTokenEndpoint(t *testing.T) {
 		}
 	}
 	// A refresh token dies with the credential.
-	g.SetUsers(cheap(t, "ann"))
+	g.SetUsers(cheap(t, "ann"), "a test")
 	if status, _ := g.tokens(t, post("grant_type=refresh_token&refresh_token="+refresh)); status != 401 {
 		t.Errorf("after another password: %d", status)
 	}

@@ -60,7 +60,7 @@ func listenAdmin(directory string) (l net.Listener, err error) {
 // adminHandler is the API on the socket.
 func adminHandler(s *stores, l *reloader, reaper *gc.Reaper, k keeper) http.Handler {
 	log, mux := l.log, http.NewServeMux()
-	localSteward{s, l.audit.Logger.With("by", "admin socket"), l.login.gate, l.used.Auth.Method}.serve(mux, log)
+	localSteward{s, l.audit.Logger.With("by", "admin socket"), l.login.first, l.used.Auth.Method}.serve(mux, log)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
 		if err := s.facts.Ping(r.Context()); err != nil {
 			log.Error("health check failed", "error", err)

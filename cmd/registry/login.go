@@ -14,6 +14,7 @@ import (
 	"berth/auth/token"
 	"berth/config"
 	"berth/registry/api"
+	"berth/storage/metadata"
 )
 
 const (
@@ -29,9 +30,10 @@ const (
 
 // login is how clients say who they are.
 type login struct {
-	gate *auth.Gate // nil when nobody is asked
-	// keys are shared with other servers, or nil.
-	keys *sharedFile
+	gate  *auth.Gate // nil when nobody is asked
+	first *firstUser // nil when the users are elsewhere
+	// shared is what other servers of the database may change.
+	shared []shared
 	// user and passwordFile are for the greeting.
 	user, passwordFile string
 }
@@ -68,7 +70,8 @@ func openLogin(ctx context.Context, c *config.Config, s *stores, audit, log *slo
 		Log:           log,
 		Audit:         audit,
 	}
-	if l.keys, err = shareTokenKeys(ctx, c, s); err != nil {
+	keys, err := shareTokenKeys(ctx, c, s)
+	if err != nil {
 		return l, fmt.Errorf("share the keys of tokens: %w", err)
 	}
 	if settings.Rules, err = compileRules(c); err != nil {
@@ -84,8 +87,24 @@ func openLogin(ctx context.Context, c *config.Config, s *stores, audit, log *slo
 			return l, fmt.Errorf("first user: %w", err)
 		}
 	}
-	l.gate, err = auth.Open(settings)
-	return l, err
+	if l.gate, err = auth.Open(settings); err != nil {
+		return l, err
+	}
+	if l.first != nil {
+		l.first.gate = l.gate
+	}
+	l.share(c, keys)
+	return l, nil
+}
+
+// share has the login follow what other servers of a PostgreSQL database change. SQLite has none.
+func (l *login) share(c *config.Config, keys *sharedFile) {
+	if keys != nil {
+		l.shared = append(l.shared, shared{"the keys of tokens", keys.sync})
+	}
+	if l.first != nil && c.Metadata.Postgres.DSN != "" {
+		l.shared = append(l.shared, shared{"the first user's password", l.first.sync})
+	}
 }
 
 func tokenKeyFile(c *config.Config, directory string) string {
@@ -137,6 +156,7 @@ func (l *login) initial(ctx context.Context, c *config.Config, s *stores, settin
 	if _, err := os.Stat(path); err == nil {
 		l.passwordFile = path
 	}
+	l.first = &firstUser{facts: s.facts, hash: hash}
 	settings.Users, err = auth.SingleUser(initialUser, string(hash))
 	if given := string(c.Auth.InitialPassword); err == nil && given != "" && !auth.ComparePassword(hash, given) {
 		settings.Log.Warn("auth.initialpassword has no effect: the password of admin was set at the first start; registry user passwd admin changes it")
@@ -158,6 +178,13 @@ func makeInitialPassword(ctx context.Context, password, path string, s *stores) 
 		return nil, err
 	}
 	return s.facts.SetSettingOnce(ctx, initialSetting, []byte(hash))
+}
+
+func keepInitialPassword(ctx context.Context, facts *metadata.Store, hash string) error {
+	if err := facts.SetSetting(ctx, initialSetting, []byte(hash)); err != nil {
+		return fmt.Errorf("keep the password: %w", err)
+	}
+	return nil
 }
 
 // writePassword returns the password that is in the file at path, written there first when there is none. The hash survives

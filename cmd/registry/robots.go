@@ -76,7 +76,7 @@ func (s streams) withSteward(ctx context.Context, c *config.Config, fn func(stew
 type localSteward struct {
 	stores *stores
 	audit  *slog.Logger
-	gate   *auth.Gate // nil without a server
+	first  *firstUser // nil without a server
 	method string     // of auth in the configuration
 }
 
@@ -153,22 +153,24 @@ func (l localSteward) setInitialPassword(ctx context.Context, hash string) error
 	if l.method != config.AuthInitial {
 		return badRequestf("the running registry has its users elsewhere (auth is %s): give this command the registry's configuration", l.method)
 	}
-	users, err := auth.SingleUser(initialUser, hash)
-	if err != nil {
-		return badRequest{err}
-	}
-	if err := l.stores.facts.SetSetting(ctx, initialSetting, []byte(hash)); err != nil {
-		return fmt.Errorf("keep the password: %w", err)
-	}
-	if l.gate != nil {
-		l.gate.SetUsers(users) // which audits it
-	} else {
-		l.audit.Info("user changed", "subject", initialUser)
+	if err := l.changePassword(ctx, hash); err != nil {
+		return err
 	}
 	if err := os.Remove(filepath.Join(l.stores.directory, initialPasswordFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the password is changed, but the file with the old one stays: %w", err)
 	}
 	return nil
+}
+
+func (l localSteward) changePassword(ctx context.Context, hash string) error {
+	if l.first != nil {
+		return l.first.set(ctx, hash) // which audits it
+	}
+	err := keepInitialPassword(ctx, l.stores.facts, hash)
+	if err == nil {
+		l.audit.Info("user changed", "subject", initialUser)
+	}
+	return err
 }
 
 // serve adds the endpoints that remoteSteward uses to the API on the admin socket.

@@ -178,8 +178,8 @@ func (l *reloader) tasks(others ...func(context.Context)) []func(context.Context
 	if l.login.gate != nil {
 		others = append(others, l.login.gate.Run)
 	}
-	if l.login.keys != nil {
-		others = append(others, l.login.keys.follow(l.log))
+	for _, s := range l.login.shared {
+		others = append(others, s.follow(l.log))
 	}
 	return others
 }

@@ -20,7 +20,7 @@ import (
 const (
 	// tokenKeysSetting is the name under which servers of one database keep the keys that sign tokens.
 	tokenKeysSetting = "token-keys"
-	// shareEvery is how often servers look whether a shared file changed at another one.
+	// shareEvery is how often servers look what changed at another one.
 	shareEvery = 2 * time.Second
 )
 
@@ -95,8 +95,14 @@ func (f *sharedFile) sync(ctx context.Context) error {
 	return nil
 }
 
-// follow keeps file and setting together until ctx ends.
-func (f *sharedFile) follow(log *slog.Logger) func(context.Context) {
+// shared is what all servers of one database have. Its sync takes over what another one changed.
+type shared struct {
+	what string
+	sync func(context.Context) error
+}
+
+// follow looks for changes until ctx ends.
+func (s shared) follow(log *slog.Logger) func(context.Context) {
 	return func(ctx context.Context) {
 		ticker := time.NewTicker(shareEvery)
 		defer ticker.Stop()
@@ -106,8 +112,8 @@ func (f *sharedFile) follow(log *slog.Logger) func(context.Context) {
 				return
 			case <-ticker.C:
 			}
-			if err := f.sync(ctx); err != nil && ctx.Err() == nil {
-				log.Warn("the keys of tokens could not be shared with other servers, the next try is soon", "error", err)
+			if err := s.sync(ctx); err != nil && ctx.Err() == nil {
+				log.Warn("what servers share can't be compared, the next try is soon", "what", s.what, "error", err)
 			}
 		}
 	}
