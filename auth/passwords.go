@@ -113,12 +113,12 @@ func (p *passwords) check(ctx context.Context, user, password, remote string) ch
 	if known && p.remembers(c) {
 		return checked{generation: users.generation(user)}
 	}
-	from := network(remote)
+	from := network(remote, addressBits)
 	tries, _ := p.failing.ComputeIfAbsent(p.hash(user, from), newAttempts)
 	if wait, ok := tries.begin(c); !ok {
 		return refuse(ctx, tooMany, wait)
 	}
-	result := p.share(ctx, tries, c, func() outcome { return p.compare(c, hash, password, from, known) })
+	result := p.share(ctx, tries, c, func() outcome { return p.compare(c, hash, password, network(remote, siteBits), known) })
 	switch {
 	case result == busy:
 		return refuse(ctx, busy, time.Second)
@@ -229,8 +229,15 @@ func (a *attempts) end(c keyed, failed bool) {
 	}
 }
 
-// network returns what counts as one address: of IPv6 the 64 bits that one household or machine has.
-func network(remote string) string {
+// How much of an IPv6 address tells clients apart. Failures count for what one machine or household has at least. For turns it is what
+// one customer has at most, who would else have 65,536 of them; that neighbours there wait a little longer locks nobody out.
+const (
+	addressBits = 64
+	siteBits    = 48
+)
+
+// network returns what counts as one client: an IPv4 address, or the first bits of an IPv6 one.
+func network(remote string, bits int) string {
 	address, err := netip.ParseAddr(remote)
 	if err != nil {
 		return remote
@@ -239,7 +246,7 @@ func network(remote string) string {
 	if address.Is4() {
 		return address.String()
 	}
-	prefix, err := address.Prefix(64)
+	prefix, err := address.Prefix(bits)
 	if err != nil {
 		return remote
 	}

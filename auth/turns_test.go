@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,29 +53,48 @@ func TestTurnsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurns(1)
 		turns.take("a", 0)
-		var given sync.WaitGroup
-		for range maxWaitingThere {
-			given.Go(func() {
-				if turns.take("a", time.Minute) {
-					t.Error("a turn came from nowhere")
-				}
-			})
+		var running sync.WaitGroup
+		var refused atomic.Int64
+		crowd := func(network string) {
+			for range maxWaitingThere {
+				running.Go(func() {
+					if turns.take(network, time.Minute) {
+						t.Error("a turn came from nowhere")
+					}
+					refused.Add(1)
+				})
+			}
+			synctest.Wait()
 		}
-		synctest.Wait()
+		crowd("a")
 		if turns.take("a", time.Hour) {
 			t.Error("the line is too long, and another got in")
 		}
-		networks := (maxWaiting - maxWaitingThere) / maxWaitingThere
-		for n := range networks {
-			for range maxWaitingThere {
-				given.Go(func() { turns.take(fmt.Sprint(n), time.Minute) })
+		networks := maxWaiting / maxWaitingThere
+		for n := range networks - 1 {
+			crowd(fmt.Sprint(n))
+		}
+		if turns.count != maxWaiting || refused.Load() != 0 {
+			t.Fatalf("%d wait, and %d were refused", turns.count, refused.Load())
+		}
+		// Another network gets its share of the room, from those with the longest lines, who are told at once.
+		share := maxWaiting / (networks + 1)
+		for n := range maxWaitingThere {
+			running.Go(func() {
+				turns.take("b", time.Minute)
+				refused.Add(1)
+			})
+			synctest.Wait()
+			if here, gone := len(turns.waiting["b"]), int(refused.Load()); turns.count != maxWaiting || here != min(n+1, share) || gone != n+1 {
+				t.Fatalf("%d wait, %d of them there, and %d were refused", turns.count, here, gone)
 			}
 		}
-		synctest.Wait()
-		if turns.take("b", time.Hour) {
-			t.Error("too many wait in all, and another got in")
+		for network, line := range turns.waiting {
+			if len(line) < share {
+				t.Errorf("%d wait in network %s, want %d at least", len(line), network, share)
+			}
 		}
-		given.Wait() // for a minute
+		running.Wait() // for a minute
 		if turns.count != 0 || len(turns.order) != 0 {
 			t.Errorf("%d still wait", turns.count)
 		}
@@ -83,4 +103,38 @@ func TestTurnsAreBounded(t *testing.T) {
 			t.Error("a free turn was not given")
 		}
 	})
+}
+
+func TestNetwork(t *testing.T) {
+	for remote, want := range map[string][2]string{
+		"192.0.2.1":            {"192.0.2.1", "192.0.2.1"},
+		"::ffff:192.0.2.1":     {"192.0.2.1", "192.0.2.1"},
+		"2001:db8:1:2:3:4:5:6": {"2001:db8:1:2::/64", "2001:db8:1::/48"},
+		"fe80::1%eth0":         {"fe80::/64", "fe80::/48"},
+		"@":                    {"@", "@"},
+	} {
+		if got := [2]string{network(remote, addressBits), network(remote, siteBits)}; got != want {
+			t.Errorf("%s: got %q, want %q", remote, got, want)
+		}
+	}
+}
+
+// TestOneSiteOneLine has a customer of a provider come from all over the addresses that it has.
+func TestOneSiteOneLine(t *testing.T) {
+	p := newTestPasswords(t, cheap(t, "ann"))
+	slots := p.takeAll()
+	var running sync.WaitGroup
+	for n := range 5 {
+		running.Go(func() { p.check(t.Context(), "ann", fmt.Sprint(n), fmt.Sprintf("2001:db8:0:%x::1", n)) })
+	}
+	for p.waiting() < 5 {
+		time.Sleep(time.Millisecond)
+	}
+	p.turns.mu.Lock()
+	if len(p.turns.order) != 1 {
+		t.Errorf("it has the lines %q", p.turns.order)
+	}
+	p.turns.mu.Unlock()
+	slots()
+	running.Wait()
 }
