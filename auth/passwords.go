@@ -27,7 +27,7 @@ const (
 	failureInterval = 10 * time.Second
 	// maxFailing bounds for how many of them that is counted.
 	maxFailing = 10_000
-	// maxName and maxChecked bound what is looked at; no user has a longer name, and bcrypt reads 72 bytes of a password.
+	// maxName and maxChecked bound what can be right; bcrypt reads 72 bytes of a password.
 	maxName    = 255  // bytes
 	maxChecked = 1024 // bytes
 	// tryTimeout is how long a check waits for its turn.
@@ -104,16 +104,14 @@ type checked struct {
 
 // check says whether a password is a user's; those who ask for the same at the same time share the work.
 func (p *passwords) check(ctx context.Context, user, password, remote string) checked {
-	if len(user) > maxName || len(password) > maxChecked {
-		return checked{outcome: wrong}
-	}
 	users := p.users.Load()
 	hash, known := users.entry(user)
+	known = known && len(password) <= maxChecked // others are wrong, and take their turn as such
 	c := p.hash(user, password, string(hash))
 	if known && p.remembers(c) {
 		return checked{generation: users.generation(user)}
 	}
-	from := network(remote, addressBits)
+	from := Network(remote)
 	tries, _ := p.failing.ComputeIfAbsent(p.hash(user, from), newAttempts)
 	if wait, ok := tries.begin(c); !ok {
 		return refuse(ctx, tooMany, wait)
@@ -235,6 +233,9 @@ const (
 	addressBits = 64
 	siteBits    = 48
 )
+
+// Network returns what failures of an address are counted for: an IPv4 address, or the first 64 bits of an IPv6 one.
+func Network(remote string) string { return network(remote, addressBits) }
 
 // network returns what counts as one client: an IPv4 address, or the first bits of an IPv6 one.
 func network(remote string, bits int) string {

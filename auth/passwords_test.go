@@ -92,18 +92,35 @@ func TestHangingUp(t *testing.T) {
 	slots()
 }
 
-// TestLongInput is refused before anything is remembered of it.
+// TestLongInput is as wrong as any other, and is counted and slowed down as any other.
 func TestLongInput(t *testing.T) {
 	p := newTestPasswords(t, cheap(t, "ann"))
-	slots := p.takeAll() // who asks bcrypt waits
-	defer slots()
 	for _, c := range [][2]string{{strings.Repeat("n", maxName+1), "x"}, {"ann", strings.Repeat("p", maxChecked+1)}} {
-		if got := p.check(t.Context(), c[0], c[1], "a"); got.outcome != wrong {
+		for i := range failureBurst {
+			if got := p.check(t.Context(), c[0], c[1]+fmt.Sprint(i), "a"); got.outcome != wrong {
+				t.Errorf("got %+v", got)
+			}
+		}
+		if got := p.check(t.Context(), c[0], c[1], "a"); got.outcome != tooMany {
 			t.Errorf("got %+v", got)
 		}
 	}
-	if n := p.failing.EstimatedSize(); n != 0 {
-		t.Errorf("%d origins are remembered", n)
+	// Of a password that begins with the right one, bcrypt may read that only.
+	long := strings.Repeat("p", maxPassword)
+	hash, err := HashPassword([]byte(long), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users, err := SingleUser("eve", hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.setUsers(users)
+	if got := p.check(t.Context(), "eve", long+strings.Repeat("p", maxChecked), "a"); got.outcome != wrong {
+		t.Errorf("got %+v", got)
+	}
+	if got := p.check(t.Context(), "eve", long, "a"); got.outcome != right {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 // auditLog is where the records go of who did what.
 type auditLog struct {
 	*slog.Logger
-	file *auditFile // nil when the records go elsewhere
+	file      *auditFile // nil when the records go elsewhere
+	strangers *budget    // nil when they go nowhere
 }
 
 // openAudit opens what audit.output names. Records are JSON, one a line.
@@ -34,7 +35,8 @@ func (s streams) openAudit(c config.Audit, log *slog.Logger) (auditLog, error) {
 		}
 		out = file
 	}
-	return auditLog{slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{ReplaceAttr: auditAttr})), file}, nil
+	limited := newStrangerLimit(slog.NewJSONHandler(out, &slog.HandlerOptions{ReplaceAttr: auditAttr}))
+	return auditLog{slog.New(limited), file, limited.budget}, nil
 }
 
 // openCommandAudit is openAudit for a command that changes something without a server. That it can't be recorded is no reason
@@ -70,6 +72,9 @@ func (a auditLog) reopen() error {
 }
 
 func (a auditLog) close() error {
+	if a.strangers != nil {
+		a.strangers.settle()
+	}
 	if a.file == nil {
 		return nil
 	}
