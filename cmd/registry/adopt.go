@@ -23,13 +23,14 @@ type listed interface {
 // adopt takes over the data of distribution's registry when they lie where this one keeps its own, and there are no facts yet.
 func (s streams) adopt(ctx context.Context, c *config.Config, stores *stores, log *slog.Logger) error {
 	terminal := isTerminal(s.errOut)
-	said := time.Now()
+	var said time.Time
 	report, err := adopt.Run(ctx, adopt.Config{
 		Metadata: stores.facts,
 		Blobs:    stores.blobs.(listed),
 		Lease:    c.GC.Lease,
 		Log:      log,
 		Progress: func(r adopt.Report) {
+			stores.progress.say("taking over the data of distribution's registry: %d blobs of %d", r.Manifests+r.Blobs, r.Stored)
 			switch {
 			case terminal:
 				fmt.Fprintf(s.errOut, "\rtaking over: %d repositories, %d tags, %d manifests, %d blobs of %d (%s)",

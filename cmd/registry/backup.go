@@ -212,7 +212,7 @@ func (s streams) openForBackup(ctx context.Context, c *config.Config) (*stores, 
 	if _, err := os.Stat(metadataPath(c, directory)); err != nil {
 		return nil, fmt.Errorf("there is no registry to back up: %w", err)
 	}
-	return openStores(ctx, c, s.environ, 0, nil)
+	return openStores(ctx, c, s.environ)
 }
 
 // askForBackup asks the running server, and fails unless it begins to answer. It fails with errNoServer.

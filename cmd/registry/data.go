@@ -62,6 +62,7 @@ func variable(environ []string, name string) string {
 // stores are the bytes and the facts of a registry, open.
 type stores struct {
 	directory string
+	progress  *progress // of a start; nil for commands
 	lock      *filelock.Lock
 	blobs     storage.Blobs
 	inline    int              // the most bytes of a blob that facts keep
@@ -78,7 +79,10 @@ func (s *stores) close() error {
 	if s.begun != nil {
 		err = errors.Join(err, s.begun.Close())
 	}
-	return errors.Join(err, s.facts.Close(), s.lock.Close())
+	if s.facts != nil {
+		err = errors.Join(err, s.facts.Close())
+	}
+	return errors.Join(err, s.lock.Close())
 }
 
 func metadataPath(c *config.Config, directory string) string {
@@ -88,8 +92,20 @@ func metadataPath(c *config.Config, directory string) string {
 	return filepath.Join(directory, "metadata.sqlite")
 }
 
-// openStores opens bytes and facts. It waits so long for another process to let go of them.
-func openStores(ctx context.Context, c *config.Config, environ []string, wait time.Duration, log *slog.Logger) (*stores, error) {
+// openStores opens bytes and facts, unless another process has them.
+func openStores(ctx context.Context, c *config.Config, environ []string) (*stores, error) {
+	s, err := lockStores(ctx, c, environ, 0, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.open(ctx, c, 0, nil); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// lockStores opens the bytes and has the data directory to itself. It waits so long for another process to let go of that.
+func lockStores(ctx context.Context, c *config.Config, environ []string, wait time.Duration, log *slog.Logger) (*stores, error) {
 	directory, err := dataDirectory(c, environ)
 	if err != nil {
 		return nil, err
@@ -98,21 +114,21 @@ func openStores(ctx context.Context, c *config.Config, environ []string, wait ti
 	if s.blobs, err = openBlobs(ctx, c.Storage, directory); err != nil {
 		return nil, err
 	}
-	if s.lock, err = lockDirectory(ctx, directory, wait, log); err != nil {
-		return nil, err
-	}
+	s.lock, err = lockDirectory(ctx, directory, wait, log)
+	return s, err
+}
+
+// open opens the facts. It waits so long for another process to let go of them.
+func (s *stores) open(ctx context.Context, c *config.Config, wait time.Duration, log *slog.Logger) error {
 	_, wholeObjects := s.blobs.(storage.WholeObjects)
-	err = refuseEmpty(ctx, c, metadataPath(c, directory), s.blobs)
-	if err == nil {
-		s.facts, err = openFacts(ctx, c, directory, wholeObjects, wait, log)
-	}
+	err := refuseEmpty(ctx, c, metadataPath(c, s.directory), s.blobs)
 	if err != nil {
-		return nil, errors.Join(err, s.lock.Close())
+		return err
 	}
-	if err := s.keepSmall(ctx, log); err != nil {
-		return nil, errors.Join(err, s.close())
+	if s.facts, err = openFacts(ctx, c, s.directory, wholeObjects, wait, log); err != nil {
+		return err
 	}
-	return s, nil
+	return s.keepSmall(ctx, log)
 }
 
 // keepSmall has SQLite keep small blobs, where the others are files beside it. From anywhere else it moves those to the blob store that a
@@ -128,6 +144,7 @@ func (s *stores) keepSmall(ctx context.Context, log *slog.Logger) error {
 	}
 	told := time.Time{}
 	err := small.Move(ctx, s.facts, s.blobs, func(done, all int) {
+		s.progress.say("moving small blobs from the metadata to the blob store: %d of %d", done, all)
 		if time.Since(told) > 5*time.Second || done == all {
 			told = time.Now()
 			log.Info("small blobs are moved from the metadata to the blob store", "done", done, "of", all)

@@ -149,7 +149,7 @@ func (s streams) fsckOffline(ctx context.Context, c *config.Config, directory st
 	if _, err := os.Stat(metadataPath(c, directory)); err != nil && c.Metadata.Postgres.DSN == "" {
 		return fsck.Report{}, fmt.Errorf("there is no registry to check: %w", err)
 	}
-	stores, err := openStores(ctx, c, s.environ, 0, nil)
+	stores, err := openStores(ctx, c, s.environ)
 	if err != nil {
 		return fsck.Report{}, err
 	}

@@ -243,7 +243,7 @@ func (s streams) withCollector(ctx context.Context, args []string, fn func(colle
 	if _, err := os.Stat(metadataPath(c, directory)); err != nil && c.Metadata.Postgres.DSN == "" {
 		return fmt.Errorf("there is no registry in %s: name its configuration: %w", directory, err)
 	}
-	stores, err := openStores(ctx, c, s.environ, 0, nil)
+	stores, err := openStores(ctx, c, s.environ)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,12 +18,17 @@ import (
 const healthTimeout = 5 * time.Second
 
 func healthcheckCommand(s streams) *cobra.Command {
-	return &cobra.Command{
+	var ready bool
+	command := &cobra.Command{
 		Use:   "healthcheck [CONFIG]",
 		Short: "Ask the running registry whether it works",
 		Long: `Ask the registry that runs on the same data directory whether it can answer. The exit code is 0 when it can and 1
 when not: for the health check of a container, whose image has no shell. In a container that was started with a
-configuration file, that is the default for CONFIG.`,
+configuration file, that is the default for CONFIG.
+
+While a start migrates the database or takes over the data of registry:2, which may take long, the exit code is 0 too, and what
+is done is printed: to be killed and to begin again would not help. The port is closed until the registry serves; --ready
+fails until then.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -36,12 +42,14 @@ configuration file, that is the default for CONFIG.`,
 			if err != nil {
 				return err
 			}
-			return s.healthcheck(command.Context(), directory)
+			return s.healthcheck(command.Context(), directory, ready)
 		},
 	}
+	command.Flags().BoolVar(&ready, "ready", false, "fail until the registry serves: for scripts that wait for it")
+	return command
 }
 
-func (s streams) healthcheck(ctx context.Context, directory string) error {
+func (s streams) healthcheck(ctx context.Context, directory string, ready bool) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	response, err := adminRequest(ctx, directory, http.MethodGet, "/health", nil)
@@ -49,12 +57,16 @@ func (s streams) healthcheck(ctx context.Context, directory string) error {
 		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		why, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
-		return fmt.Errorf("the registry is not healthy: %s", strings.TrimSpace(string(why)))
+	answer, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // the status says enough
+	said := strings.TrimSpace(string(answer))
+	switch code := response.StatusCode; {
+	case code == http.StatusAccepted && ready:
+		return fmt.Errorf("the registry is not ready: %s", said)
+	case code == http.StatusOK, code == http.StatusAccepted:
+		_, err = fmt.Fprintln(s.out, cmp.Or(said, "ok"))
+		return err
 	}
-	_, err = fmt.Fprintln(s.out, "ok")
-	return err
+	return fmt.Errorf("the registry is not healthy: %s", said)
 }
 
 // firstProcessConfig returns the configuration file that this program was called with as the first process of a container,

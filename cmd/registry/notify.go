@@ -19,12 +19,13 @@ const (
 // manager is the service manager that started the program, if it wants to be told how the program is: the protocol of
 // systemd's sd_notify, a datagram with lines of KEY=VALUE.
 type manager struct {
-	socket string // empty when nobody wants to know
+	socket string        // empty when nobody wants to know
+	extend time.Duration // how often it is asked to wait while a start goes on
 	log    *slog.Logger
 }
 
 func newManager(environ []string, log *slog.Logger) manager {
-	return manager{variable(environ, "NOTIFY_SOCKET"), log}
+	return manager{variable(environ, "NOTIFY_SOCKET"), extendEvery, log}
 }
 
 // tell sends a state. A manager that can't be told is no reason not to serve.
@@ -45,6 +46,22 @@ func (m manager) send(state string) error {
 	defer conn.Close()
 	_, err = conn.Write([]byte(state))
 	return err
+}
+
+// extendStart asks for more time now and then, until ctx ends: a start may take longer than the manager allows by itself.
+func (m manager) extendStart(ctx context.Context) {
+	if m.socket == "" {
+		return
+	}
+	for tick := time.NewTicker(m.extend); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+			m.tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", extendBy.Microseconds()))
+		}
+	}
 }
 
 // stopping waits for the end of ctx and tells of it.

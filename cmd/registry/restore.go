@@ -103,7 +103,7 @@ func (s streams) restore(ctx context.Context, c *config.Config, r restoring) (er
 	if err := s.bringBack(ctx, t, from); err != nil {
 		return err
 	}
-	stores, err := openStores(ctx, c, s.environ, 0, nil)
+	stores, err := openStores(ctx, c, s.environ)
 	if err != nil {
 		return err
 	}

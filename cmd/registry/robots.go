@@ -62,7 +62,7 @@ func (s streams) withSteward(ctx context.Context, c *config.Config, fn func(stew
 	if _, err := os.Stat(metadataPath(c, directory)); err != nil && c.Metadata.Postgres.DSN == "" {
 		return fmt.Errorf("there is no registry in %s: name its configuration, or start it once: %w", directory, err)
 	}
-	stores, err := openStores(ctx, c, s.environ, 0, nil)
+	stores, err := openStores(ctx, c, s.environ)
 	if err != nil {
 		return err
 	}

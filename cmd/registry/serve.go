@@ -90,11 +90,20 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	if _, chosen := os.LookupEnv("GOGC"); !chosen {
 		debug.SetGCPercent(garbage(c.Storage.Driver))
 	}
-	stores, err := openStores(ctx, c, s.environ, lockWait, log)
+	stores, err := lockStores(ctx, c, s.environ, lockWait, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stores.close()) }()
+	start, err := beginStart(ctx, stores.directory, reload.manager)
+	if err != nil {
+		return err
+	}
+	defer start.close()
+	stores.progress = start.progress
+	if err := stores.open(ctx, c, lockWait, log); err != nil {
+		return err
+	}
 	if err := s.adopt(ctx, c, stores, log); err != nil {
 		return err
 	}
@@ -124,13 +133,9 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	if err != nil {
 		return err
 	}
-	admin, err := listenAdmin(stores.directory)
-	if err != nil {
-		return errors.Join(err, entrance.listener.Close())
-	}
 	debug, set, err := openDebug(c.HTTP.Debug)
 	if err != nil {
-		return errors.Join(err, entrance.listener.Close(), admin.Close())
+		return errors.Join(err, entrance.listener.Close())
 	}
 	if reload.login.gate != nil && inTheClear(c.HTTP.TLS, entrance.listener.Addr()) {
 		log.Warn("http.tls.mode is off: passwords arrive as everybody on the way can read them, unless a proxy in front ends TLS")
@@ -152,7 +157,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	handler := front(entrance, &health{ping: stores.facts.Ping, stopped: ctx.Done(), log: log}, apiHandler(c, images, reload, set))
 	services := append([]*service{
 		{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
-		{server: &http.Server{Handler: adminHandler(stores, reload, reaper, keeper), ReadHeaderTimeout: headerTimeout}, listener: admin, drain: time.Second},
+		start.done(adminHandler(stores, reload, reaper, keeper)),
 	}, debug...)
 	err = runServers(ctx, log, reload.tasks(append(keeper.tasks(), reaper.Run, followPulls, followUploads, entrance.source.Run, reload.manager.stopping)...), services...)
 	return errors.Join(err, images.KeepUploads(context.WithoutCancel(ctx), 0))
@@ -311,6 +316,14 @@ type service struct {
 	listener net.Listener
 	drain    time.Duration
 	requests requests
+	ended    chan error // has what it ended with; nil until it begins
+}
+
+// begin serves, until the server is shut down.
+func (s *service) begin() {
+	s.ended = make(chan error, 1)
+	s.server.Handler = s.requests.count(s.server.Handler)
+	go func() { s.ended <- s.server.Serve(s.listener) }()
 }
 
 // requests counts the requests that a handler works on.
@@ -331,16 +344,18 @@ func (r *requests) wait(most time.Duration) {
 	}
 }
 
-// runServers serves and runs the tasks until ctx ends or a server fails, and then drains the servers.
+// runServers serves, also what does not yet, and runs the tasks until ctx ends or a server fails, and then drains the servers.
 func runServers(ctx context.Context, log *slog.Logger, tasks []func(context.Context), services ...*service) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	failures := make(chan error, len(services))
 	var running sync.WaitGroup
 	for _, one := range services {
-		one.server.Handler = one.requests.count(one.server.Handler)
+		if one.ended == nil {
+			one.begin()
+		}
 		running.Go(func() {
-			if err := one.server.Serve(one.listener); !errors.Is(err, http.ErrServerClosed) {
+			if err := <-one.ended; !errors.Is(err, http.ErrServerClosed) {
 				failures <- err
 				stop()
 			}

@@ -185,7 +185,7 @@ func (s streams) recordOffline(ctx context.Context, c *config.Config, event, sub
 	_ = audit.close() // what it wrote is written
 }
 
-// serverRuns reports whether a server answers on the admin socket.
+// serverRuns reports whether a server answers on the admin socket, and serves.
 func (s streams) serverRuns(ctx context.Context, c *config.Config) bool {
 	directory, err := dataDirectory(c, s.environ)
 	if err != nil {
@@ -195,7 +195,7 @@ func (s streams) serverRuns(ctx context.Context, c *config.Config) bool {
 	if err != nil {
 		return false
 	}
-	return response.Body.Close() == nil
+	return response.Body.Close() == nil && response.StatusCode != http.StatusAccepted // which is starting
 }
 
 // setPassword gets a password and hands its hash to set.

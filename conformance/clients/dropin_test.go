@@ -175,7 +175,7 @@ func (r recipe) dropIn(dockerHost, node *machine) {
 	dockerHost.do("cd /run/recipes && " + strings.ReplaceAll(r.run, "registry:2", "berth"))
 	defer dockerHost.do("docker rm --force --volumes registry")
 	running := func() bool { return dockerHost.do("docker inspect --format {{.State.Running}} registry") == "true\n" }
-	dockerHost.await("docker exec registry registry healthcheck", running)
+	dockerHost.await("docker exec registry registry healthcheck --ready", running)
 	if r.password == "" {
 		r.password = strings.TrimSpace(dockerHost.do("cat /run/recipes/first/initial-admin-password"))
 	}
@@ -183,7 +183,7 @@ func (r recipe) dropIn(dockerHost, node *machine) {
 	user.do("printf %s \"$PASSWORD\" | docker login --username " + r.user + " --password-stdin " + r.address)
 	pushAndPull(user)
 	dockerHost.do("docker restart registry")
-	dockerHost.await("docker exec registry registry healthcheck", running)
+	dockerHost.await("docker exec registry registry healthcheck --ready", running)
 	user.do("docker pull $NAME")
 }
 

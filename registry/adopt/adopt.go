@@ -251,13 +251,24 @@ func (a *adoption) run(ctx context.Context) error {
 // listBlobs finds the bytes that there are.
 func (a *adoption) listBlobs(ctx context.Context) error {
 	a.stored = make(map[digest.Digest]*stored)
-	return a.Blobs.List(ctx, blobs, func(o storage.Object) error {
+	err := a.Blobs.List(ctx, blobs, func(o storage.Object) error {
 		if d, ok := parseBlob(o.Key); ok {
 			a.stored[d] = &stored{size: o.Size, modified: o.Modified}
-			a.report.Stored++
+			if a.report.Stored++; a.report.Stored%1000 == 0 {
+				a.tell()
+			}
 		}
 		return nil
 	})
+	a.tell()
+	return err
+}
+
+// tell tells how far it is.
+func (a *adoption) tell() {
+	if a.Progress != nil {
+		a.Progress(a.report)
+	}
 }
 
 // listRepositories takes over one repository after the other. A list has the files of a repository together; where it has not, the
@@ -324,9 +335,7 @@ func (a *adoption) record(ctx context.Context, part metadata.Adoption) error {
 			a.report.Bytes += s.size
 		}
 	}
-	if a.Progress != nil {
-		a.Progress(a.report)
-	}
+	a.tell()
 	return nil
 }
 
