@@ -41,8 +41,8 @@ type collector interface {
 	pause(ctx context.Context, paused bool) error
 	// collect runs a round, after deleting untagged manifests where that is asked for.
 	collect(ctx context.Context, o collectOptions) (collectResult, error)
-	// retention says what the retention rules let go now.
-	retention(ctx context.Context) ([]retentionPlan, error)
+	// retention says what rules, which need not be those that count yet, let go now.
+	retention(ctx context.Context, rules []config.RetentionRule) ([]retentionPlan, error)
 	// usage says what repositories hold whose name begins with a prefix.
 	usage(ctx context.Context, prefix string) (usage, error)
 }
@@ -315,8 +315,12 @@ func (l localCollector) collect(ctx context.Context, o collectOptions) (r collec
 	return r, err
 }
 
-func (l localCollector) retention(ctx context.Context) (all []retentionPlan, err error) {
-	err = l.reaper.PlanRetention(ctx, func(repository string, p gc.RetentionPlan) error {
+func (l localCollector) retention(ctx context.Context, rules []config.RetentionRule) (all []retentionPlan, err error) {
+	compiled, err := retentionRules(rules)
+	if err != nil {
+		return nil, err
+	}
+	err = l.reaper.PlanRetention(ctx, compiled, func(repository string, p gc.RetentionPlan) error {
 		all = append(all, retentionPlan{Repository: repository, Manifests: p.Manifests, Bytes: p.Bytes, Goes: p.Doomed})
 		return nil
 	})
@@ -362,8 +366,13 @@ func (l localCollector) serve(mux *http.ServeMux) {
 		status, err := l.status(r.Context())
 		answer(w, status, err)
 	})
-	mux.HandleFunc("GET /retention", func(w http.ResponseWriter, r *http.Request) {
-		all, err := l.retention(r.Context())
+	mux.HandleFunc("POST /retention/plan", func(w http.ResponseWriter, r *http.Request) {
+		var rules []config.RetentionRule
+		if err := json.NewDecoder(r.Body).Decode(&rules); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		all, err := l.retention(r.Context(), rules)
 		answer(w, all, err)
 	})
 	mux.HandleFunc("GET /usage", func(w http.ResponseWriter, r *http.Request) {
@@ -404,8 +413,8 @@ func (c remoteCollector) collect(ctx context.Context, o collectOptions) (result 
 	return result, c.ask(ctx, http.MethodPost, "/gc", o, &result)
 }
 
-func (c remoteCollector) retention(ctx context.Context) (all []retentionPlan, err error) {
-	return all, c.ask(ctx, http.MethodGet, "/retention", nil, &all)
+func (c remoteCollector) retention(ctx context.Context, rules []config.RetentionRule) (all []retentionPlan, err error) {
+	return all, c.ask(ctx, http.MethodPost, "/retention/plan", rules, &all)
 }
 
 func (c remoteCollector) usage(ctx context.Context, prefix string) (u usage, err error) {

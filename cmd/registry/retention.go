@@ -33,13 +33,13 @@ func retentionPlanCommand(s streams) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "plan [CONFIG]",
 		Short: "Print what would go now, why, and how many bytes that is",
-		Long: `Print which tags and manifests the rules of retention.rules let go now, and why, and change nothing. A running server is asked,
-which goes by the rules that it was started with: stop it, or give it the new ones first, to see what those do. What goes is in the
-trash for trash.retain.`,
+		Long: `Print which tags and manifests the rules of retention.rules in CONFIG let go now, and why, and change nothing. A running server
+plans by them too, whatever rules it goes by itself: so you see what edited rules will do, which count once it is restarted. What
+goes is in the trash for trash.retain.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			return s.withCollector(command.Context(), args, func(c collector, settings *config.Config) error {
-				all, err := c.retention(command.Context())
+				all, err := c.retention(command.Context(), settings.Retention.Rules)
 				switch {
 				case err != nil:
 					return err

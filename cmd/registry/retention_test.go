@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,11 @@ func TestRetention(t *testing.T) {
 	if !strings.Contains(out, "team/app     old   sha256:") || !strings.Contains(out, "rule 1: number 2 of the newest, 1 stay") ||
 		!strings.Contains(out, "1 manifests would go, and with them 0 B that nothing else needs") { // the other repository has the same
 		t.Error(out)
+	}
+	edited := "REGISTRY_RETENTION_RULES=[{repositories: [other], keep: {tags: [new]}}]"
+	out, _, err := command(t, append(slices.Clone(r.environ[:len(r.environ)-1]), edited), "retention", "plan")
+	if err != nil || strings.Contains(out, "team/app") || !strings.Contains(out, "2 manifests would go") {
+		t.Errorf("rules that the server does not have yet: %v\n%s", err, out)
 	}
 	var plans []retentionPlan
 	if err := json.Unmarshal([]byte(do("retention", "plan", "--json")), &plans); err != nil || len(plans) != 1 || plans[0].Manifests != 1 || len(plans[0].Goes) != 1 {

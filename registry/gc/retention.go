@@ -56,9 +56,10 @@ type RetentionPlan struct {
 	now        time.Time
 }
 
-// PlanRetention calls each with what the rules let go now of each repository where that is something, and changes nothing.
-func (r *Reaper) PlanRetention(ctx context.Context, each func(repository string, p RetentionPlan) error) error {
-	if len(r.rules) == 0 {
+// PlanRetention calls each with what rules, in place of those of the configuration, let go now of each repository where that is
+// something, and changes nothing.
+func (r *Reaper) PlanRetention(ctx context.Context, rules []RetentionRule, each func(repository string, p RetentionPlan) error) error {
+	if len(rules) == 0 {
 		return nil
 	}
 	for last := ""; ; {
@@ -67,7 +68,7 @@ func (r *Reaper) PlanRetention(ctx context.Context, each func(repository string,
 			return fmt.Errorf("list repositories: %w", err)
 		}
 		for _, name := range names {
-			p, err := r.planRepository(ctx, name)
+			p, err := r.planRepository(ctx, rules, name)
 			if err == nil && len(p.Doomed) > 0 {
 				err = each(name, p)
 			}
@@ -82,8 +83,8 @@ func (r *Reaper) PlanRetention(ctx context.Context, each func(repository string,
 	}
 }
 
-func (r *Reaper) planRepository(ctx context.Context, name string) (p RetentionPlan, err error) {
-	rules := slices.DeleteFunc(slices.Clone(r.rules), func(rule RetentionRule) bool { return !rule.Repository(name) })
+func (r *Reaper) planRepository(ctx context.Context, rules []RetentionRule, name string) (p RetentionPlan, err error) {
+	rules = slices.DeleteFunc(slices.Clone(rules), func(rule RetentionRule) bool { return !rule.Repository(name) })
 	if len(rules) == 0 {
 		return p, nil
 	}
@@ -108,7 +109,7 @@ func (r *Reaper) retain(ctx context.Context) (done metadata.Retired, err error) 
 	if len(r.rules) == 0 || time.Since(r.retained) < r.retainEvery {
 		return done, nil
 	}
-	err = r.PlanRetention(ctx, func(repository string, p RetentionPlan) error {
+	err = r.PlanRetention(ctx, r.rules, func(repository string, p RetentionPlan) error {
 		for part := range p.parts() {
 			some, err := r.facts.Retire(ctx, repository, p.now, part, metadata.Deletion{User: "retention"})
 			if err != nil {
