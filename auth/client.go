@@ -151,7 +151,7 @@ func (c *Client) denial(repository string, action access.Actions, what string) s
 		has = "allowed is " + strings.Join(may, " and ")
 	}
 	if c.robot != nil {
-		return fmt.Sprintf("the token %s may not %s: %s; a token for that is made with registry token create", c.robot.Name, what, has)
+		return fmt.Sprintf("the access token %s may not %s: %s; one for that is made with registry token create", c.robot.Name, what, has)
 	}
 	return fmt.Sprintf("%s may not %s: no access rule allows %s, %s; ask whoever runs this registry", c.user, what, verb(action), has)
 }

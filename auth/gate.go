@@ -229,7 +229,7 @@ func (g *Gate) recordUses(ctx context.Context) {
 		}
 		if err := g.config.Robots.NoteUses(context.WithoutCancel(ctx), taken); err != nil {
 			g.uses.giveBack(taken)
-			g.config.Log.Error("last uses of robots are not recorded", "error", err)
+			g.config.Log.Error("last uses of access tokens are not recorded", "error", err)
 		}
 	}
 }
@@ -353,9 +353,9 @@ func (g *Gate) verifier() token.Verifier {
 }
 
 var (
-	errStore   = errors.New("look for the robot")
+	errStore   = errors.New("look for the access token")
 	errUser    = errors.New("the token's user is gone or has another password")
-	errRevoked = errors.New("the token's robot is revoked or has expired")
+	errRevoked = errors.New("the access token is revoked or has expired")
 )
 
 // become makes c the one whom claims speak of, if that is still the same.

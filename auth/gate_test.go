@@ -204,7 +204,10 @@ func TestChallenge(t *testing.T) {
 }
 
 func TestMessages(t *testing.T) {
-	g := openGate(t, Config{Rules: rules(t, true), LoginHint: "a hint"})
+	robots := &robotList{}
+	secret := robots.add(t, "ci", "team/**", "pull")
+	g := openGate(t, Config{Rules: rules(t, true), LoginHint: "a hint", Robots: robots})
+	fetched := bearer(g.fetch(t, basic("x", secret), "repository:team/x:pull"))
 	message := func(r *http.Request, a ask) string {
 		t.Helper()
 		c, refusal := g.Admit(r, Origin{"192.0.2.1", "id"})
@@ -220,12 +223,17 @@ func TestMessages(t *testing.T) {
 	}{
 		{basic("bob", "bob"), push("team/x"), "bob may not push to team/x: no access rule allows push, allowed is pull; ask whoever runs this registry"},
 		{basic("eve", "eve"), pull("team/x"), "eve may not pull from team/x: no access rule allows pull, nothing is allowed there; ask whoever runs this registry"},
+		{basic("x", secret), push("team/x"), "the access token ci may not push to team/x: allowed is pull; one for that is made with registry token create"},
 		{request(), push("public/x"), "authentication required: docker login registry.test:5000 (a hint), to push to public/x"},
 		{basic("ann", "wrong"), base, "wrong user name or password (a hint)"},
 	} {
 		if got := message(test.r, test.ask); got != test.want {
 			t.Errorf("got %q", got)
 		}
+	}
+	robots.revoke()
+	if got := message(fetched, pull("team/x")); !strings.Contains(got, "the access token is revoked or has expired") {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -145,7 +145,7 @@ environment says them (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and
 Whoever reads the file has every image in it, so that only its owner may. Keys are left out unless --with-keys: those of the CA, of the
 server's certificate and of tokens, and the password of the first start, if its file is still there. Passwords and access tokens work
 after a restore without them, since their hashes are facts; machines have to trust a new CA. Files that the configuration names, and the
-configuration itself, are never in it. As with every command, CONFIG is the argument, and the file has a flag.
+configuration itself, are never in it. CONFIG is the argument, and the file has a flag.
 
 The exit code is 0 when the backup is whole, and 1 when there is none.`,
 		Args: cobra.MaximumNArgs(1),
