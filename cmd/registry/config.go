@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"berth/config"
@@ -20,19 +21,34 @@ var defaultConfigs = []string{"/etc/docker/registry/config.yml", "/etc/distribut
 // first of the usual ones that is there, else none.
 func configPath(args, environ []string) string {
 	if len(args) > 0 {
-		return args[0]
+		return standIn(args[0], defaultConfigs)
 	}
 	for _, variable := range environ {
 		if path, ok := strings.CutPrefix(variable, config.PathVariable+"="); ok && path != "" {
 			return path
 		}
 	}
-	for _, path := range defaultConfigs {
-		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-			return path
-		}
+	if i := slices.IndexFunc(defaultConfigs, present); i >= 0 {
+		return defaultConfigs[i]
 	}
 	return ""
+}
+
+// standIn returns a path, but where it is one of the usual ones and not there, the first of those that is: commands written for
+// registry:2, such as garbage-collect /etc/docker/registry/config.yml, name a file that the image of registry:3, and of Berth, has elsewhere.
+func standIn(path string, usual []string) string {
+	if !slices.Contains(usual, path) || present(path) {
+		return path
+	}
+	if i := slices.IndexFunc(usual, present); i >= 0 {
+		return usual[i]
+	}
+	return path
+}
+
+func present(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // loadConfig reads the configuration. Its warnings are for a person.

@@ -17,6 +17,8 @@ type recipe struct {
 	address string
 	// user logs in with password; nobody does when it is empty.
 	user, password string
+	// then is pasted when the registry serves.
+	then string
 }
 
 const (
@@ -76,6 +78,22 @@ docker run -d -p 5000:5000 --restart=always --name registry \
   -v "$(pwd)"/auth:/auth -v "$(pwd)"/certs:/certs \
   registry:2 serve /other.yml`,
 			address: host, user: loginUser, password: loginPassword,
+		},
+		{
+			name: "configuration file of the image",
+			run: `docker run -d \
+  -p 443:5000 \
+  --restart=always \
+  --name registry \
+  -v "$(pwd)"/auth:/auth \
+  -v "$(pwd)"/certs:/certs \
+  -e REGISTRY_AUTH=htpasswd \
+  -e REGISTRY_AUTH_HTPASSWD_PATH=/auth/htpasswd \
+  -e REGISTRY_HTTP_TLS_CERTIFICATE=/certs/domain.crt \
+  -e REGISTRY_HTTP_TLS_KEY=/certs/domain.key \
+  registry:2 serve /etc/docker/registry/config.yml`,
+			address: hostAddress, user: loginUser, password: loginPassword,
+			then: "docker exec registry registry garbage-collect --dry-run /etc/docker/registry/config.yml",
 		},
 		{
 			name: "behind nginx",
@@ -182,6 +200,9 @@ func (r recipe) dropIn(dockerHost, node *machine) {
 	user := node.during(node.t, "NAME="+r.address+"/dropin:v1", "PASSWORD="+r.password)
 	user.do("printf %s \"$PASSWORD\" | docker login --username " + r.user + " --password-stdin " + r.address)
 	pushAndPull(user)
+	if r.then != "" {
+		dockerHost.do(r.then)
+	}
 	dockerHost.do("docker restart registry")
 	dockerHost.await("docker exec registry registry healthcheck --ready", running)
 	user.do("docker pull $NAME")
