@@ -236,7 +236,7 @@ func certificates(c *config.Config, directory, address string) (*certificateRepo
 		info := newCertificateInfo(file, authority.Certificate())
 		info.Checksum = trust.Checksum(authority.PEM())
 		report.CA = &info
-		reachable, ok := trust.Address(cmp.Or(address, trustAddress(c.HTTP)))
+		reachable, ok := trust.Address(cmp.Or(address, publicAddress(c.HTTP)))
 		if !ok && address != "" {
 			return nil, fmt.Errorf("--address: %q is not HOST:PORT", address)
 		}
@@ -246,6 +246,9 @@ func certificates(c *config.Config, directory, address string) (*certificateRepo
 			report.Trust, report.closed = copyCA(file, reachable), true
 		}
 		report.Warning = unnamed(report.Certificates[0], reachable, c.HTTP.TLS.Learn)
+		if !ok {
+			report.Warning = "how other machines reach the registry is not known: say it with --address, or name the host in http.tls.hosts"
+		}
 	}
 	return report, nil
 }
@@ -288,7 +291,25 @@ func readCertificate(path string) (*x509.Certificate, error) {
 	return nil, fmt.Errorf("%s holds no certificate", path)
 }
 
-// trustAddress is the HOST:PORT by which other machines most likely reach the registry.
+// unknownAddress stands for the address of a registry that does not know it.
+const unknownAddress = "HOST:PORT"
+
+// publicAddress is trustAddress, or empty when that is the name that a container was given, which only it knows, with a port of which only
+// it knows.
+func publicAddress(c config.HTTP) string {
+	address := trustAddress(c)
+	if host, _, err := net.SplitHostPort(address); err == nil && len(c.TLS.Hosts) == 0 && containerID(host) {
+		return ""
+	}
+	return address
+}
+
+// containerID reports whether a host name is one that docker and podman give to a container.
+func containerID(host string) bool {
+	return len(host) == 12 && strings.Trim(host, "0123456789abcdef") == ""
+}
+
+// trustAddress is the HOST:PORT by which other machines most likely reach the registry, and by which this one can.
 func trustAddress(c config.HTTP) string {
 	if u, err := url.Parse(c.Host); err == nil && u.Host != "" {
 		return u.Host

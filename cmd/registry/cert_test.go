@@ -22,6 +22,23 @@ func inData(directory string, more ...string) []string {
 }
 
 func TestCertShow(t *testing.T) {
+	for _, tt := range []struct {
+		http config.HTTP
+		want string
+	}{
+		{config.HTTP{Addr: "0123456789ab:5000"}, ""},
+		{config.HTTP{Addr: "0123456789ab:5000", TLS: config.TLS{Hosts: []string{"pi.lan"}}}, "0123456789ab:5000"},
+		{config.HTTP{Addr: "0123456789ab.lan:5000"}, "0123456789ab.lan:5000"},
+		{config.HTTP{Addr: "0123456789pi:5000"}, "0123456789pi:5000"},
+		{config.HTTP{Net: "unix", Addr: "/run/r.sock"}, ""},
+	} {
+		if got := publicAddress(tt.http); got != tt.want {
+			t.Errorf("%+v is public as %q, want %q", tt.http, got, tt.want)
+		}
+	}
+	if got := reachableAs(config.HTTP{Addr: "0123456789ab:0"}, &net.TCPAddr{Port: 5000}); got != "HOST:PORT" {
+		t.Errorf("a container is greeted as %s", got)
+	}
 	data := t.TempDir()
 	trusted(t, data)
 	environ := inData(data, "REGISTRY_HTTP_HOST=https://registry.lan:8443")
@@ -271,6 +288,7 @@ func TestCertLine(t *testing.T) {
 		"off":      {[]string{"REGISTRY_HTTP_TLS_MODE=off"}, "a:5000", "http.tls.mode is off"},
 		"unnamed":  {nil, "registry.home.arpa:5000", "add it to http.tls.hosts"},
 		"unlearnt": {[]string{"REGISTRY_HTTP_TLS_LEARN=false"}, "192.168.1.18:5000", "add it to http.tls.hosts"},
+		"unknown":  {[]string{"REGISTRY_HTTP_ADDR=0123456789ab:5000"}, "", "say it with --address"},
 		"closed":   {[]string{"REGISTRY_HTTP_TLS_CLIENTCAS_0=" + filepath.Join(files, "certificate.pem")}, "a:5000", "without a client certificate"},
 	} {
 		line, _, err := command(t, inData(directory, test.environ...), "cert", "show", "--line", "--address", test.address)

@@ -41,9 +41,12 @@ func (s streams) greet(c *config.Config, e *entrance, directory string, l login)
 		fmt.Fprintf(s.out, "\nA machine trusts this registry (CA %s) after this;\nput the address that it uses in the place of %s:\n\n  %s\n\n", file, host, how)
 	}
 	fmt.Fprintf(s.out, "  next       %s\n", l.next(host))
+	if host == unknownAddress {
+		fmt.Fprintf(s.out, "  %s  is how other machines reach this container: REGISTRY_HTTP_TLS_HOSTS_0=HOST names it here\n", host)
+	}
 }
 
-// reachableAs is the HOST:PORT by which other machines most likely reach the listener.
+// reachableAs is the HOST:PORT by which other machines most likely reach the listener, or these words when it is not known.
 func reachableAs(c config.HTTP, addr net.Addr) string {
 	_, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
@@ -52,5 +55,5 @@ func reachableAs(c config.HTTP, addr net.Addr) string {
 	if host, _, err := net.SplitHostPort(c.Addr); err == nil {
 		c.Addr = net.JoinHostPort(host, port) // the port may have been left to the system
 	}
-	return cmp.Or(trustAddress(c), addr.String())
+	return cmp.Or(publicAddress(c), unknownAddress)
 }

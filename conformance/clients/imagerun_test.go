@@ -1,6 +1,9 @@
 package clients
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestImage builds the image and starts it in every way that the project offers, and as registry:2 is started. A node pushes to
 // each and pulls.
@@ -67,6 +70,10 @@ func isHealthy(dockerHost, _ *machine) {
 	dockerHost.await("docker inspect --format {{.State.Health.Status}} healthy | grep --line-regexp healthy", func() bool { return true })
 	if got := lastLine(dockerHost.do("docker exec healthy registry version")); got != "berth "+imageVersion {
 		dockerHost.t.Errorf("the version is %q", got)
+	}
+	const next = "docker login HOST:PORT -u admin" // and not the name that docker gave to the container
+	if log := dockerHost.do("docker logs healthy"); !strings.Contains(log, next) || !strings.Contains(log, "REGISTRY_HTTP_TLS_HOSTS_0") {
+		dockerHost.t.Errorf("%q is not in the log:\n%s", next, log)
 	}
 	dockerHost.do("docker stop healthy")
 	if got := lastLine(dockerHost.do("docker inspect --format {{.State.ExitCode}} healthy")); got != "0" {
