@@ -79,6 +79,7 @@ func dependencies() []string {
 		"github.com/maypok86/otter/v2",
 		"github.com/opencontainers/go-digest",
 		"github.com/opencontainers/image-spec",
+		"github.com/pires/go-proxyproto",
 		"github.com/pressly/goose/v3",
 		"github.com/spf13/cobra",
 		"go.yaml.in/yaml/v3",

@@ -100,7 +100,8 @@ type HTTP struct {
 	DrainTimeout time.Duration `yaml:"draintimeout"`
 	// Headers are added to every answer.
 	Headers Headers `yaml:"headers,omitempty"`
-	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	// TrustedProxies are the networks whose X-Forwarded-For is believed, and the PROXY header (versions 1 and 2) with which a connection
+	// from there may begin. A client that a balancer of connections passes on without one could send its own: list none such.
 	TrustedProxies []Network `yaml:"trustedproxies,omitempty"`
 	TLS            TLS       `yaml:"tls"`
 	HTTP2          HTTP2     `yaml:"http2"`

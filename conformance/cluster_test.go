@@ -151,12 +151,7 @@ backend servers
 // a certificate of its own, and they have to speak HTTP.
 func (c *cluster) balance(mode string, secure bool) *berth {
 	c.t.Helper()
-	program, err := exec.LookPath("haproxy")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/haproxy"); err != nil {
-			unavailable(c.t, "this test needs haproxy")
-		}
-	}
+	program := haproxy(c.t)
 	address, err := server.FreeAddress()
 	if err != nil {
 		c.t.Fatal(err)
@@ -189,6 +184,18 @@ func (c *cluster) balance(mode string, secure bool) *berth {
 		}
 	})
 	return b
+}
+
+// haproxy returns the path of the program, which Debian has where only root looks.
+func haproxy(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"haproxy", "/usr/sbin/haproxy"} {
+		if program, err := exec.LookPath(name); err == nil {
+			return program
+		}
+	}
+	unavailable(t, "this test needs haproxy")
+	return ""
 }
 
 // makeBundle writes a certificate with its key into one file, as HAProxy wants it, and returns the path of the certificate alone.

@@ -68,6 +68,7 @@ func listen(c config.HTTP, data string, log *slog.Logger) (*entrance, error) {
 		}
 		return nil, fmt.Errorf("http.addr: %w", err)
 	}
+	listener = behindProxies(listener, prefixes(c.TrustedProxies))
 	if source.Config() != nil {
 		listener = tls.NewListener(listener, source.Config(), trustAdvice(c.TLS, source.CA()))
 	}
