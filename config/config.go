@@ -513,8 +513,8 @@ type Validation struct {
 
 // ManifestsValidation is about what manifests refer to.
 type ManifestsValidation struct {
-	// URLs is nil when any URL will do, which is what an image with such layers needs, as those of Windows before 2023: they are
-	// the clients' to follow, and the registry never does. Without the section, distribution takes none.
+	// URLs is nil when any URL will do. Distribution takes none then; but images with such layers, as Windows had them until 2023
+	// and the official suite has them, can't be pushed without, and to follow the URLs is up to clients: the registry never does.
 	URLs    *URLs   `yaml:"urls,omitempty"`
 	Indexes Indexes `yaml:"indexes"`
 }

@@ -36,8 +36,8 @@ func unsupported() []row {
 
 		// Distribution's storage.
 		{key: "storage.s3aws", kind: true, refused: true, note: "call the section s3"},
-		{key: "storage.s3.redirectendpoint", refused: true, note: "use storage.redirect.endpoint, the server without the bucket: " +
-			"its name comes before the host or, with storage.s3.forcepathstyle, in the path"},
+		{key: "storage.s3.redirectendpoint", refused: true, note: "use storage.redirect.endpoint, and leave the bucket's name " +
+			"to the registry: it comes before the host, or into the path with storage.s3.forcepathstyle or storage.s3.regionendpoint"},
 		{key: "storage.s3.v4auth"},
 		{key: "storage.s3.loglevel"},
 		{key: "storage.s3.multipartcopychunksize"},

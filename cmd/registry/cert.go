@@ -294,8 +294,8 @@ func readCertificate(path string) (*x509.Certificate, error) {
 // unknownAddress stands for the address of a registry that does not know it.
 const unknownAddress = "HOST:PORT"
 
-// publicAddress is trustAddress, or empty when that is the name that a container was given, which only it knows, with a port of which only
-// it knows.
+// publicAddress is trustAddress, or empty when that is the ID of a container: no other machine knows it, and the port may be another one
+// outside.
 func publicAddress(c config.HTTP) string {
 	address := trustAddress(c)
 	if host, _, err := net.SplitHostPort(address); err == nil && len(c.TLS.Hosts) == 0 && containerID(host) {
