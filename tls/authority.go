@@ -44,9 +44,10 @@ func LoadAuthority(c Config) (*Authority, error) {
 	if c.AuthorityCertificate != "" || c.AuthorityKey != "" {
 		return c.givenAuthority()
 	}
+	leaf, leafErr := LoadLeaf(c.Directory) // before the CA, which another start may make at this moment: the leaf comes after it
 	certificate, err := os.ReadFile(c.path(authorityFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, c.noAuthority()
+		return nil, c.noAuthority(leaf, leafErr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the CA: %w", err)
@@ -64,9 +65,9 @@ func LoadAuthority(c Config) (*Authority, error) {
 	return a, nil
 }
 
-// noAuthority tells a CA that was never made, which is ErrNoAuthority, from one that is gone.
-func (c Config) noAuthority() error {
-	if leaf, err := LoadLeaf(c.Directory); err != nil || selfSigned(leaf) {
+// noAuthority tells a CA that was never made, which is ErrNoAuthority, from one that is gone, by the leaf that was there before.
+func (c Config) noAuthority(leaf *x509.Certificate, err error) error {
+	if err != nil || selfSigned(leaf) {
 		return ErrNoAuthority
 	}
 	return fmt.Errorf("%s is gone, which signed %s and which clients trust: restore %s and %s from a backup, or name them in "+
