@@ -3,7 +3,7 @@
 // clock, and what the registry answers.
 //
 // It guarantees that it changes nothing on this machine, sends no credentials, follows no redirect, and ends: each step over the network has
-// a time limit. A Berth registry may learn from it, as from any client, by what name it is called. Whether a store trusts the registry is found out by verifying the registry's certificate with what is
+// a time limit. A Berth registry may learn from it, as from any client nearby, by what name it is called. Whether a store trusts the registry is found out by verifying the registry's certificate with what is
 // in that store, as its tool does.
 //
 // It does not see what is set on a daemon's command line, proxies that a daemon uses, or the inside of containers, a

@@ -374,7 +374,7 @@ func TestConstrainedAuthority(t *testing.T) {
 	}
 	before := source.Leaf()
 	for range 3 {
-		source.Learn("10.9.9.9:5000")
+		source.Learn(calling("10.9.9.9:5000"))
 	}
 	if !source.Leaf().Equal(before) {
 		t.Error("it was replaced")
@@ -382,7 +382,7 @@ func TestConstrainedAuthority(t *testing.T) {
 	if n := strings.Count(log.String(), "the CA can't sign for it"); n != 2 { // ::1 and 10.9.9.9
 		t.Errorf("it was said %d times:\n%s", n, log)
 	}
-	source.Learn("192.168.1.77:5000")
+	source.Learn(calling("192.168.1.77:5000"))
 	again := openOn(t, newFake(t), c, quiet())
 	if names := certificateNames(again.Leaf()); slices.Contains(names, "10.9.9.9") || !slices.Contains(names, "192.168.1.77") {
 		t.Errorf("after a restart the certificate names %v", names)

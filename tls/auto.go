@@ -51,6 +51,8 @@ type auto struct {
 	hosts  []string   // what the machine calls itself
 	learnt []string
 	full   bool // whether it was logged that no more is learnt
+	// used has when a request last had a name that is learnt, to the hour; at first when that was read. It needs no lock.
+	used sync.Map
 	// refused are names that the CA can't sign a certificate for, because of its constraints.
 	refused map[string]bool
 }
@@ -96,6 +98,7 @@ func (a *auto) openLearnt() (err error) {
 	if a.learnt, err = readLearnt(a.config.path(learntFile)); err != nil {
 		return fmt.Errorf("read the names that requests taught: %w", err)
 	}
+	a.markUsed()
 	return nil
 }
 
@@ -289,11 +292,12 @@ func (a *auto) canSign(name string) bool {
 }
 
 // add replaces the certificate with one that has more names and ends when it would have ended. Names that are no longer in
-// use stay until then, or until there are too many.
-func (a *auto) add(missing []string) error {
+// use stay until then, or until there are too many; those that are dropped go at once.
+func (a *auto) add(missing []string, dropped ...string) error {
 	leaf := a.leaf()
 	reason := "the old one does not name " + strings.Join(missing, ", ")
 	names := merge(certificateNames(leaf), missing...)
+	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(dropped, name) })
 	if len(names) <= mostNames {
 		return a.replace(reason, names, life{leaf.NotBefore, leaf.NotAfter})
 	}

@@ -238,7 +238,7 @@ func TestDirectoryCannotBeWritten(t *testing.T) {
 		if n := strings.Count(log.String(), "TLS certificate made"); n != 2 {
 			t.Errorf("it was made %d times", n)
 		}
-		source.Learn("nas9")
+		source.Learn(calling("nas9"))
 		wantLog(t, log, "a name from a request is not kept")
 		if err := source.Leaf().VerifyHostname("nas9"); err != nil {
 			t.Error(err)

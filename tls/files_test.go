@@ -35,7 +35,7 @@ func TestFilesServe(t *testing.T) {
 	p := newPlace(t)
 	p.put(t, named("registry.example"))
 	source := open(t, Config{Certificate: p.certificate, Key: p.key})
-	source.Learn("nas")
+	source.Learn(calling("nas"))
 	if source.CA() != nil {
 		t.Error("there is a CA")
 	}

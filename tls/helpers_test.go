@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -212,6 +213,11 @@ func loadPair(t *testing.T, certificate, key string) tls.Certificate {
 		t.Fatal(err)
 	}
 	return pair
+}
+
+// calling is a request of this machine's for a host.
+func calling(host string) *http.Request {
+	return &http.Request{Host: host, RemoteAddr: "127.0.0.1:1"}
 }
 
 func wantLog(t *testing.T, log *logBuffer, parts ...string) {

@@ -4,15 +4,139 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"berth/atomicfile"
 )
 
-// mostLearnt bounds what requests can add to the certificate in all the time that the directory exists.
-const mostLearnt = 16
+const (
+	// mostLearnt bounds what requests can add to the certificate.
+	mostLearnt = 16
+	// keptUnused is how long a name stays that no request has, when another one wants its place. Names in use are safe from who makes up
+	// others, whose names don't stay for good.
+	keptUnused = 7 * day
+)
+
+// learn adds the name in a request's Host header to the certificate before it returns, so that the client's next connection
+// is already made with it.
+func (a *auto) learn(r *http.Request) {
+	name, ok := learnable(r.Host)
+	if !ok || a.config.LearnDisabled {
+		return
+	}
+	if a.current.Load().names[name] {
+		a.use(name)
+		return
+	}
+	if !meant(r, name) || !a.near(r.RemoteAddr) {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.current.Load().names[name] || len(a.refused) >= mostNames || !a.canSign(name) {
+		return
+	}
+	dropped, ok := a.makeRoom(name)
+	if !ok {
+		return
+	}
+	a.log.Info("TLS certificate gets a name from a request", "name", name, "remote", r.RemoteAddr, "instead", dropped)
+	if err := a.add([]string{name}, dropped...); err != nil {
+		a.report(err)
+		return
+	}
+	a.remember(name, dropped)
+}
+
+// use notes that a request had a name, if it is one that is learnt.
+func (a *auto) use(name string) {
+	now := a.system.now()
+	if last, ok := a.used.Load(name); ok && now.Sub(last.(time.Time)) > time.Hour {
+		a.used.CompareAndSwap(name, last, now)
+	}
+}
+
+// markUsed has names that are new among those learnt be used now.
+func (a *auto) markUsed() {
+	for _, name := range a.learnt {
+		a.used.LoadOrStore(name, a.system.now())
+	}
+}
+
+// makeRoom returns what has to go for one more name, and reports false where nothing may. Another server on the same directory may
+// have learnt others.
+func (a *auto) makeRoom(name string) (dropped []string, ok bool) {
+	if others, err := readLearnt(a.config.path(learntFile)); err == nil {
+		a.learnt = merge(others, a.learnt...)
+		a.learnt = a.learnt[:min(len(a.learnt), mostLearnt)]
+		a.markUsed()
+	}
+	if slices.Contains(a.learnt, name) || len(a.learnt) < mostLearnt {
+		return nil, true
+	}
+	oldest := slices.MinFunc(a.learnt, func(x, y string) int { return a.lastUse(x).Compare(a.lastUse(y)) })
+	if a.system.now().Sub(a.lastUse(oldest)) >= keptUnused {
+		a.full = false
+		return []string{oldest}, true
+	}
+	if !a.full {
+		a.log.Warn("TLS certificate gets no more names from requests, until one was not used for a week: list them in http.tls.hosts, or remove "+
+			learntFile+" and restart", "name", name, "learnt", a.learnt)
+	}
+	a.full = true
+	return nil, false
+}
+
+func (a *auto) lastUse(name string) time.Time {
+	last, _ := a.used.Load(name)
+	at, _ := last.(time.Time)
+	return at
+}
+
+// remember keeps a name for the next start, in the place of those that are dropped.
+func (a *auto) remember(name string, dropped []string) {
+	a.learnt = slices.DeleteFunc(merge(a.learnt, name), func(one string) bool { return slices.Contains(dropped, one) })
+	for _, one := range dropped {
+		a.used.Delete(one)
+	}
+	a.used.Store(name, a.system.now())
+	if err := writeLearnt(a.config.path(learntFile), a.learnt); err != nil {
+		a.log.Error("a name from a request is not kept for the next start", "name", name, "error", err)
+	}
+}
+
+// meant reports whether the connection was made for the name that its request has. Some clients name no host without a dot when they
+// connect, and none names an address.
+func meant(r *http.Request, name string) bool {
+	if r.TLS == nil || r.TLS.ServerName == "" {
+		return true
+	}
+	host, _ := canonical(r.TLS.ServerName)
+	return host == name
+}
+
+// near reports whether a peer is on this machine, has a private address or one of a network of this machine's. Where a container's host
+// passes connections on, everybody may look so.
+func (a *auto) near(peer string) bool {
+	at, err := netip.ParseAddrPort(peer)
+	if err != nil {
+		return false
+	}
+	address := at.Addr().Unmap().WithZone("")
+	if address.IsLoopback() || address.IsLinkLocalUnicast() || private(address) {
+		return true
+	}
+	networks, _ := a.system.addresses()
+	return slices.ContainsFunc(networks, func(network net.Addr) bool {
+		prefix, err := netip.ParsePrefix(network.String())
+		return err == nil && prefix.Contains(address)
+	})
+}
 
 // Learnable reports whether a Source would Learn a host.
 func Learnable(host string) bool {

@@ -1,7 +1,9 @@
 package tls
 
 import (
+	"crypto/tls"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -99,18 +101,18 @@ func TestLearn(t *testing.T) {
 	source := openOn(t, f, c, logger)
 	first := source.Leaf()
 	for _, host := range []string{"registry.example.com", "8.8.8.8", "localhost:5000", "172.17.0.2", "evil\nname"} {
-		if source.Learn(host); !source.Leaf().Equal(first) {
+		if source.Learn(calling(host)); !source.Leaf().Equal(first) {
 			t.Errorf("the certificate was replaced for %q", host)
 		}
 	}
 	// What is learnt counts from the next connection on.
-	source.Learn("192.168.1.18:5000")
+	source.Learn(calling("192.168.1.18:5000"))
 	if err := source.Leaf().VerifyHostname("192.168.1.18"); err != nil {
 		t.Error(err)
 	}
 	wantLog(t, log, "name=192.168.1.18")
 	second := source.Leaf()
-	if source.Learn("192.168.1.18"); !source.Leaf().Equal(second) {
+	if source.Learn(calling("192.168.1.18")); !source.Leaf().Equal(second) {
 		t.Error("the certificate was replaced for a known name")
 	}
 	// It counts after a restart, and after the next renewal.
@@ -124,11 +126,11 @@ func TestLearn(t *testing.T) {
 
 func TestLearnDisabled(t *testing.T) {
 	c := Config{Directory: t.TempDir()}
-	open(t, c).Learn("nas7")
+	open(t, c).Learn(calling("nas7"))
 	c.LearnDisabled = true
 	remove(t, c.path(certificateFile))
 	source := open(t, c)
-	source.Learn("nas8")
+	source.Learn(calling("nas8"))
 	for _, name := range []string{"nas7", "nas8"} {
 		if source.Leaf().VerifyHostname(name) == nil {
 			t.Errorf("%s is in the certificate", name)
@@ -146,7 +148,7 @@ func TestLearnIsBounded(t *testing.T) {
 	for client := range 8 {
 		clients.Go(func() {
 			for i := range 100 {
-				source.Learn(fmt.Sprintf("name%d:5000", (i+client)%50))
+				source.Learn(calling(fmt.Sprintf("name%d:5000", (i+client)%50)))
 			}
 		})
 	}
@@ -162,9 +164,91 @@ func TestLearnIsBounded(t *testing.T) {
 	}
 	// A restart gives no more room.
 	again := open(t, c)
-	again.Learn("another")
+	again.Learn(calling("another"))
 	if again.Leaf().VerifyHostname("another") == nil {
 		t.Error("another name was learnt after a restart")
+	}
+}
+
+// TestLearnFromNearby has others call the registry by names that are learnt of no stranger.
+func TestLearnFromNearby(t *testing.T) {
+	f := newFake(t)
+	f.addresses = append(f.addresses, "2001:db8:1::18/64", "203.0.113.18/24")
+	source := openOn(t, f, Config{Directory: t.TempDir()}, quiet())
+	for i, test := range []struct {
+		peer, sni string
+		want      bool
+	}{
+		{"127.0.0.1:1", "", true},
+		{"[::1]:1", "", true},
+		{"10.9.9.9:1", "", true},
+		{"172.17.0.1:1", "", true},
+		{"100.64.0.1:1", "", true},
+		{"[fd12::1]:1", "", true},
+		{"[fe80::1%eth0]:1", "", true},
+		{"[::ffff:192.168.7.7]:1", "", true},
+		{"[2001:db8:1::19]:1", "", true},
+		{"203.0.113.19:1", "", true},
+		{"203.0.114.19:1", "", false},
+		{"[2001:db8:2::19]:1", "", false},
+		{"8.8.8.8:1", "", false},
+		{"@", "", false},
+		{"", "", false},
+		{"127.0.0.1:1", "name", true},
+		{"127.0.0.1:1", "another", false},
+		{"127.0.0.1:1", "registry.example.com", false},
+	} {
+		name := fmt.Sprintf("name%d", i)
+		r := &http.Request{Host: strings.ToUpper(name) + ":5000", RemoteAddr: test.peer, TLS: &tls.ConnectionState{ServerName: test.sni}}
+		if test.sni == "name" {
+			r.TLS.ServerName = name
+		}
+		source.Learn(r)
+		if got := source.Leaf().VerifyHostname(name) == nil; got != test.want {
+			t.Errorf("%+v: learnt %t", test, got)
+		}
+	}
+}
+
+// TestLearnInTurn has names that somebody made up make room for those that are used, and not the other way round.
+func TestLearnInTurn(t *testing.T) {
+	c, f := Config{Directory: t.TempDir()}, newFake(t)
+	log, logger := newLog()
+	source := openOn(t, f, c, logger)
+	call := func(name string) bool {
+		source.Learn(calling(name))
+		return source.Leaf().VerifyHostname(name) == nil
+	}
+	for i := range mostLearnt {
+		call(fmt.Sprintf("name%d", i))
+	}
+	f.set(func(f *fake) { f.offset = 6 * day })
+	if call("another") {
+		t.Error("a name makes room before its time")
+	}
+	call("name0")
+	f.set(func(f *fake) { f.offset = 8 * day })
+	if call("name1") && !call("another") {
+		t.Error("no name makes room")
+	}
+	gone := 0
+	for i := range mostLearnt {
+		if source.Leaf().VerifyHostname(fmt.Sprintf("name%d", i)) != nil {
+			gone++
+		}
+	}
+	if gone != 1 || !call("name0") || !call("name1") || !call("another") {
+		t.Errorf("%d names are gone, or those in use: %v", gone, certificateNames(source.Leaf()))
+	}
+	names, err := readLearnt(c.path(learntFile))
+	if err != nil || len(names) != mostLearnt || !slices.Contains(names, "another") {
+		t.Errorf("kept are %v, %v", names, err)
+	}
+	wantLog(t, log, "name=another", "no more names from requests")
+	// A restart knows no times: what it reads is used.
+	source = openOn(t, f, c, quiet())
+	if call("more") {
+		t.Error("a name makes room at once after a restart")
 	}
 }
 
@@ -172,8 +256,8 @@ func TestLearnIsBounded(t *testing.T) {
 func TestLearnOfOthers(t *testing.T) {
 	c := Config{Directory: t.TempDir()}
 	one, other := open(t, c), open(t, c)
-	one.Learn("nas1")
-	other.Learn("nas2")
+	one.Learn(calling("nas1"))
+	other.Learn(calling("nas2"))
 	if names, err := readLearnt(c.path(learntFile)); err != nil || !slices.Equal(names, []string{"nas1", "nas2"}) {
 		t.Errorf("got %v, %v", names, err)
 	}

@@ -48,7 +48,7 @@ func TestRotationUnderLoad(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		source.Learn(fmt.Sprintf("nas%d", i))
+		source.Learn(calling(fmt.Sprintf("nas%d", i)))
 		if source.Leaf().Equal(before) {
 			t.Fatal("the certificate was not replaced")
 		}

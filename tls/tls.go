@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"time"
 )
@@ -144,11 +145,12 @@ func (s *Source) Leaf() *x509.Certificate {
 	return s.certificates.leaf()
 }
 
-// Learn takes a request's Host header. In ModeAuto a private address, a bare name and a name below .local or .lan is added to
-// the certificate before Learn returns, up to 16 in all. Other modes, other names and known ones cost next to nothing.
-func (s *Source) Learn(host string) {
+// Learn takes the Host header of a request from nearby. In ModeAuto a private address, a bare name and a name below .local or .lan is
+// added to the certificate before Learn returns, 16 in all: one that was not used for a week makes room for another. Other modes, other
+// names and known ones cost next to nothing.
+func (s *Source) Learn(r *http.Request) {
 	if s.auto != nil {
-		s.auto.learn(host)
+		s.auto.learn(r)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 func TestOff(t *testing.T) {
 	source := open(t, Config{Mode: ModeOff, MinimumTLS: "what"})
-	source.Learn("nas2")
+	source.Learn(calling("nas2"))
 	source.Run(t.Context())
 	if source.Config() != nil || source.Leaf() != nil || source.CA() != nil {
 		t.Errorf("got %+v", source)
@@ -125,7 +125,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestKeysArePrivate(t *testing.T) {
 	c := Config{Directory: filepath.Join(t.TempDir(), "a", "tls")}
 	source := open(t, c)
-	source.Learn("nas2")
+	source.Learn(calling("nas2"))
 	for path, want := range map[string]fs.FileMode{
 		c.Directory: fs.ModeDir | 0o700, c.path(keyFile): 0o600, c.path(authorityKeyFile): 0o600,
 		c.path(certificateFile): 0o644, c.path(authorityFile): 0o644, c.path(learntFile): 0o644,

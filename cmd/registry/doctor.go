@@ -20,7 +20,7 @@ func doctorCommand(s streams) *cobra.Command {
 		Long: `Examine a registry from this machine: name, network, certificate, the CAs that Docker, containerd, Podman and the system
 trust, their configuration, the clock, and the registry's answer. Each finding is one line with its remedy. Nothing is
 changed on this machine, and no credentials are sent. A Berth registry may learn the name by which it is asked, as it does
-from any client, and add it to its certificate (http.tls.learn).
+from any client nearby, and add it to its certificate (http.tls.learn).
 
 https:// may be left out.
 

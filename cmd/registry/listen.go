@@ -128,7 +128,7 @@ func trustAdvice(c config.TLS, ca []byte) func(host string) string {
 func front(e *entrance, health, registry http.Handler) http.Handler {
 	pages, health := api.LimitBodies(trust.New(trust.Config{CA: e.source.CA()}), 0), api.LimitBodies(health, 0)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		e.source.Learn(r.Host)
+		e.source.Learn(r)
 		if r.URL.Path == "/trust" || strings.HasPrefix(r.URL.Path, "/trust/") {
 			pages.ServeHTTP(w, r)
 			return
