@@ -138,6 +138,9 @@ func (r *Repository) ask(ctx context.Context, method, path string, question, res
 	if err != nil {
 		return nil, err
 	}
+	if question != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
 	answer, err := r.host.client.Do(request)
 	if err != nil {
 		return nil, err

@@ -91,7 +91,7 @@ func TestStatus(t *testing.T) {
 		registry.ErrNameInvalid: 400, registry.ErrNameUnknown: 404, registry.ErrTagInvalid: 400, errUnauthorized: 401,
 		errTooManyRequests: 429, errUnavailable: 503,
 		registry.ErrDenied: 403, registry.ErrConflict: 409, registry.ErrUnsupported: 405, registry.ErrNoSpace: 507,
-		errNotFound: 404, errPageSize: 400, errRangeInvalid: 416, errTooManyTags: 414, errQuery: 400, errInternal: 500,
+		errNotFound: 404, errPageSize: 400, errRangeInvalid: 416, errTooManyTags: 414, errContentType: 415, errQuery: 400, errInternal: 500,
 	}
 	for kind, want := range tests {
 		for _, e := range []*registry.Error{kind, kind.Withf("another message"), kind.Detailed("a detail")} {

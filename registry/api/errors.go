@@ -16,6 +16,7 @@ var (
 	errRangeInvalid    = &registry.Error{Code: "RANGE_INVALID", Message: "the blob has no such range of bytes"}
 	errQuery           = &registry.Error{Code: "QUERY_INVALID", Message: "malformed query"}
 	errBody            = &registry.Error{Code: "BODY_INVALID", Message: "malformed body"}
+	errContentType     = &registry.Error{Code: "CONTENT_TYPE_INVALID", Message: "the Content-Type has to be application/json"}
 	errTooManyRequests = &registry.Error{Code: "TOOMANYREQUESTS", Message: "too many requests"}
 	errTooManyTags     = &registry.Error{Code: "TAG_INVALID", Message: "too many tags in one request"}
 	errUnauthorized    = &registry.Error{Code: "UNAUTHORIZED", Message: "authentication required"}
@@ -53,6 +54,8 @@ func status(e *registry.Error) int {
 		return http.StatusMethodNotAllowed
 	case registry.ErrTooLarge:
 		return http.StatusRequestEntityTooLarge
+	case errContentType:
+		return http.StatusUnsupportedMediaType
 	case errTooManyTags:
 		return http.StatusRequestURITooLong
 	case registry.ErrNoSpace:

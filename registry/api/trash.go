@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"mime"
 	"net/http"
 	"time"
 
@@ -122,6 +123,9 @@ func (h *handler) tagHistory(c *call) error {
 
 // restoreTag points a tag at what it pointed to before.
 func (h *handler) restoreTag(c *call) error {
+	if !saysJSON(c.r) {
+		return errContentType
+	}
 	r, err := requestedRestoration(c.r.Body)
 	if err != nil {
 		return err
@@ -136,6 +140,13 @@ func (h *handler) restoreTag(c *call) error {
 	c.w.Header().Set("Location", h.location(c.r, "/v2/"+c.repository+"/manifests/"+to.String()))
 	writeEmpty(c, http.StatusCreated)
 	return nil
+}
+
+// saysJSON reports whether a request has a Content-Type that no page of another site can send, with whatever credentials the browser
+// remembers, without asking the registry first (Fetch standard, "CORS-safelisted request-header").
+func saysJSON(r *http.Request) bool {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && kind == "application/json"
 }
 
 func requestedRestoration(body io.Reader) (r registry.Restoration, err error) {
