@@ -15,7 +15,7 @@ import (
 )
 
 // openDebug opens the port of http.debug, if there is one, and returns where to count for it, if anybody can ask.
-func openDebug(c config.Debug) ([]*service, *metrics.Set, error) {
+func openDebug(c config.Debug, health http.Handler) ([]*service, *metrics.Set, error) {
 	if c.Addr == "" {
 		return nil, nil, nil
 	}
@@ -27,12 +27,13 @@ func openDebug(c config.Debug) ([]*service, *metrics.Set, error) {
 	if c.Prometheus.Enabled {
 		set = metrics.NewSet()
 	}
-	return []*service{{server: &http.Server{Handler: debugHandler(c, set), ReadHeaderTimeout: headerTimeout}, listener: listener}}, set, nil
+	return []*service{{server: &http.Server{Handler: debugHandler(c, health, set), ReadHeaderTimeout: headerTimeout}, listener: listener}}, set, nil
 }
 
-// debugHandler serves profiles to this machine, and metrics.
-func debugHandler(c config.Debug, set *metrics.Set) http.Handler {
+// debugHandler serves profiles to this machine, and metrics, and the health where distribution's registry has it.
+func debugHandler(c config.Debug, health http.Handler, set *metrics.Set) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET /debug/health", health)
 	for name, handler := range map[string]http.HandlerFunc{
 		"": pprof.Index, "cmdline": http.NotFound, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
 	} {

@@ -48,9 +48,9 @@ func TestDebug(t *testing.T) {
 	status, body, _ := debug.do(http.MethodGet, "/metrics", "", "")
 	for _, want := range []string{
 		`registry_platform_missing_total{repository="app",platform="linux/arm"} 2`,
-		`registry_http_requests_total{code="200",handler="manifest",method="GET"} 9`,
-		`registry_http_request_duration_seconds_count{handler="manifest"} 10`,
-		`registry_http_in_flight_requests 0`,
+		`registry_http_requests_total{code="200",handler="manifest",method="get"} 9`,
+		`registry_http_request_duration_seconds_count{handler="manifest",method="get"} 9`,
+		`registry_http_in_flight_requests{handler="manifest"} 0`,
 		`process_resident_memory_bytes `,
 		`registry_quota_bytes{repositories="app team/**"} 1099511627776`,
 		`registry_quota_used_bytes{repositories="app team/**"} 78`,
@@ -59,6 +59,9 @@ func TestDebug(t *testing.T) {
 		if status != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("no %s: %d\n%s", want, status, body)
 		}
+	}
+	if status, body, _ := debug.do(http.MethodGet, "/debug/health", "", ""); status != http.StatusOK || body != "ok\n" {
+		t.Errorf("health: %d %s", status, body)
 	}
 	if status, body, _ := debug.do(http.MethodGet, "/debug/pprof/heap", "", ""); status != http.StatusOK || body == "" {
 		t.Errorf("profile: %d", status)
@@ -92,13 +95,13 @@ func TestDebugRefuses(t *testing.T) {
 		}
 		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, test.path, nil)
 		r.RemoteAddr = test.remote
-		debugHandler(config.Debug{Prometheus: test.prometheus}, set).ServeHTTP(w, r)
+		debugHandler(config.Debug{Prometheus: test.prometheus}, http.NotFoundHandler(), set).ServeHTTP(w, r)
 		if w.Code != test.want {
 			body, _ := io.ReadAll(w.Body) // of a recorder
 			t.Errorf("%s from %s: %d %s", test.path, test.remote, w.Code, body)
 		}
 	}
-	_, _, err := openDebug(config.Debug{Addr: "nowhere.invalid:1"})
+	_, _, err := openDebug(config.Debug{Addr: "nowhere.invalid:1"}, nil)
 	if err == nil || !strings.Contains(fmt.Sprint(err), "http.debug.addr: ") {
 		t.Errorf("a bad address: %v", err)
 	}

@@ -133,7 +133,8 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	if err != nil {
 		return err
 	}
-	debug, set, err := openDebug(c.HTTP.Debug)
+	probe := &health{ping: stores.facts.Ping, stopped: ctx.Done(), log: log}
+	debug, set, err := openDebug(c.HTTP.Debug, probe)
 	if err != nil {
 		return errors.Join(err, entrance.listener.Close())
 	}
@@ -145,6 +146,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	stores.countCache(set)
 	stores.countQuotas(set, log)
 	keeper, reaper := newKeeper(c, stores, log), newReaper(c, stores, log)
+	stores.countServer(set, c, probe, reaper, entrance.source.Leaf)
 	followPulls := func(ctx context.Context) {
 		images.FollowPulls(ctx, func(err error) { log.Warn("pulls are not written down", "error", err) })
 	}
@@ -154,7 +156,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 			sometimes.Do(func() { log.Error("uploads that have begun are not recorded", "error", err) })
 		})
 	}
-	handler := front(entrance, &health{ping: stores.facts.Ping, stopped: ctx.Done(), log: log}, apiHandler(c, images, reload, set))
+	handler := front(entrance, probe, apiHandler(c, images, reload, set))
 	services := append([]*service{
 		{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
 		start.done(adminHandler(stores, reload, reaper, keeper)),

@@ -128,7 +128,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case ok && strings.HasPrefix(path, "/v2/"):
 		h.serveAPI(c, path)
 	case ok && path == TokenPath && h.Tokens != nil:
-		c.kind = kindToken
+		h.meters.become(c, kindToken)
 		h.Tokens(c.w, c.r, h.origin(c))
 	case ok && path == "/":
 		writeBody(c, http.StatusOK, "text/plain; charset=utf-8", []byte("Berth, an OCI registry. Its API is at "+h.Prefix+"/v2/.\n"))
@@ -159,6 +159,7 @@ func (h *handler) redirect(c *call) {
 
 func (h *handler) serveAPI(c *call, path string) {
 	t, err := parse(c.r.Method, path)
+	h.meters.become(c, t.kind)
 	c.target = t
 	if err == nil {
 		err = checkQuery(c.r.URL.RawQuery)

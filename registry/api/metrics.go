@@ -11,28 +11,57 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// meters count requests for Prometheus, under the names that distribution gave them. A nil *meters counts nothing.
+// meters count requests for Prometheus, with the names and labels that distribution gives its metrics. A nil *meters counts nothing.
 type meters struct {
-	set      *metrics.Set
-	requests sync.Map // of *metrics.Counter by requestKey
-	times    sync.Map // of *metrics.PrometheusHistogram by kind
-	running  atomic.Int64
-	missing  missing
+	set          *metrics.Set
+	handlers     map[kind]*handlerMeters // never changes
+	failedLogins *metrics.Counter
+	missing      missing
 }
 
-type requestKey struct {
-	kind   kind
+// handlerMeters count the requests of a kind. What clients never do is no metric.
+type handlerMeters struct {
+	label   string
+	running atomic.Int64
+
+	mu      sync.RWMutex
+	answers map[answerKey]*answerMeters
+}
+
+type answerKey struct {
 	method string
 	status int
+}
+
+// answerMeters are what answers of one status to one method are counted with.
+type answerMeters struct {
+	requests             *metrics.Counter
+	time, received, sent *metrics.PrometheusHistogram
 }
 
 func newMeters(set *metrics.Set) *meters {
 	if set == nil {
 		return nil
 	}
-	m := &meters{set: set}
-	set.NewGauge("registry_http_in_flight_requests", func() float64 { return float64(m.running.Load()) })
+	m := &meters{set: set, handlers: make(map[kind]*handlerMeters), failedLogins: set.NewCounter("registry_failed_logins_total")}
+	for _, k := range []kind{kindNone, kindBase, kindCatalog, kindTags, kindManifest, kindBlob, kindUploads, kindUpload, kindReferrers,
+		kindRepository, kindTag, kindToken} {
+		h := &handlerMeters{label: handlerLabel(k), answers: make(map[answerKey]*answerMeters)}
+		set.NewGauge(fmt.Sprintf(`registry_http_in_flight_requests{handler=%q}`, h.label), func() float64 { return float64(h.running.Load()) })
+		m.handlers[k] = h
+	}
 	return m
+}
+
+// handlerLabel returns distribution's name of a handler, where it has that.
+func handlerLabel(k kind) string {
+	switch k {
+	case kindUploads:
+		return "blob_upload"
+	case kindUpload:
+		return "blob_upload_chunk"
+	}
+	return string(k)
 }
 
 // begin counts a request that runs. Call what it returns when the request was answered.
@@ -41,40 +70,97 @@ func (m *meters) begin(c *call) (end func()) {
 		return func() {}
 	}
 	began := time.Now()
-	m.running.Add(1)
+	m.handlers[c.kind].running.Add(1)
 	return func() {
-		m.running.Add(-1)
-		m.counter(requestKey{c.kind, methodLabel(c.r.Method), c.w.status}).Inc()
-		m.histogram(c.kind).Update(time.Since(began).Seconds())
+		h := m.handlers[c.kind]
+		h.running.Add(-1)
+		h.count(m.set, c, time.Since(began))
+		if loginFailed(c) {
+			m.failedLogins.Inc()
+		}
 	}
 }
 
-// methodLabel bounds how many counters clients can make.
+// become says what kind of request it is that began as another one.
+func (m *meters) become(c *call, k kind) {
+	if m != nil {
+		m.handlers[c.kind].running.Add(-1)
+		m.handlers[k].running.Add(1)
+	}
+	c.kind = k
+}
+
+// count counts a request that was answered.
+func (h *handlerMeters) count(set *metrics.Set, c *call, took time.Duration) {
+	key := answerKey{methodLabel(c.r.Method), c.w.status}
+	h.mu.RLock()
+	a := h.answers[key]
+	h.mu.RUnlock()
+	if a == nil {
+		a = h.add(set, key)
+	}
+	a.requests.Inc()
+	a.time.Update(took.Seconds())
+	a.received.Update(float64(max(c.r.ContentLength, 0)))
+	a.sent.Update(float64(c.w.bytes))
+}
+
+// add makes the metrics of answers of which there were none yet.
+func (h *handlerMeters) add(set *metrics.Set, key answerKey) *answerMeters {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	handler, method := fmt.Sprintf("handler=%q", h.label), fmt.Sprintf("method=%q", key.method)
+	h.answers[key] = &answerMeters{
+		requests: set.GetOrCreateCounter(fmt.Sprintf(`registry_http_requests_total{code="%d",%s,%s}`, key.status, handler, method)),
+		time:     set.GetOrCreatePrometheusHistogramExt("registry_http_request_duration_seconds{"+handler+","+method+"}", timeBuckets()),
+		received: set.GetOrCreatePrometheusHistogramExt("registry_http_request_size_bytes{"+handler+"}", sizeBuckets()),
+		sent:     set.GetOrCreatePrometheusHistogramExt("registry_http_response_size_bytes{"+handler+"}", sizeBuckets()),
+	}
+	return h.answers[key]
+}
+
+// timeBuckets are in seconds.
+func timeBuckets() []float64 {
+	return []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25, 60}
+}
+
+// sizeBuckets are from a KiB to 2 GiB.
+func sizeBuckets() []float64 {
+	buckets := make([]float64, 22)
+	for i := range buckets {
+		buckets[i] = float64(int64(1) << (10 + i))
+	}
+	return buckets
+}
+
+// methodLabel bounds how many metrics clients can make.
 func methodLabel(method string) string {
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
-		return method
+	case http.MethodGet:
+		return "get"
+	case http.MethodHead:
+		return "head"
+	case http.MethodPost:
+		return "post"
+	case http.MethodPut:
+		return "put"
+	case http.MethodPatch:
+		return "patch"
+	case http.MethodDelete:
+		return "delete"
+	case http.MethodOptions:
+		return "options"
 	}
-	return "other"
+	return "unknown"
 }
 
-func (m *meters) counter(key requestKey) *metrics.Counter {
-	if known, ok := m.requests.Load(key); ok {
-		return known.(*metrics.Counter)
+// loginFailed reports whether a password was refused, or not looked at since there were too many wrong ones.
+func loginFailed(c *call) bool {
+	if c.w.status != http.StatusUnauthorized && c.w.status != http.StatusTooManyRequests {
+		return false
 	}
-	made := m.set.GetOrCreateCounter(fmt.Sprintf(`registry_http_requests_total{code="%d",handler=%q,method=%q}`,
-		key.status, key.kind, key.method))
-	m.requests.Store(key, made)
-	return made
-}
-
-func (m *meters) histogram(k kind) *metrics.PrometheusHistogram {
-	if known, ok := m.times.Load(k); ok {
-		return known.(*metrics.PrometheusHistogram)
-	}
-	made := m.set.GetOrCreatePrometheusHistogram(fmt.Sprintf(`registry_http_request_duration_seconds{handler=%q}`, k))
-	m.times.Store(k, made)
-	return made
+	_, _, ok := c.r.BasicAuth()
+	return ok || c.kind == kindToken && c.r.Method == http.MethodPost
 }
 
 // maxMissing bounds the counters of missing platforms: repositories and platforms are what people name them.

@@ -98,6 +98,8 @@ type Status struct {
 	// Last is when a round ended, and Error why that one failed.
 	Last  time.Time
 	Error string
+	// Worked is when a round ended that did all that there was to do: none does while collecting is paused, or the clock is not trusted.
+	Worked time.Time
 }
 
 // New returns a Reaper, which does nothing until it is asked.
@@ -167,11 +169,17 @@ func (r *Report) add(more Report) {
 func (r *Reaper) Round(ctx context.Context) (done Report, err error) {
 	r.round.Lock()
 	defer r.round.Unlock()
-	done, err = r.work(ctx)
+	now, ok, err := r.begin(ctx)
+	if ok {
+		done, err = r.work(ctx, now)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.status.Total.add(done)
 	r.status.Last, r.status.Error = time.Now(), ""
+	if ok && err == nil {
+		r.status.Worked = r.status.Last
+	}
 	if err != nil {
 		r.status.Error = err.Error()
 	}
@@ -185,21 +193,26 @@ func (r *Reaper) Status() Status {
 	return r.status
 }
 
-func (r *Reaper) work(ctx context.Context) (done Report, err error) {
+// begin says that this server runs. It reports whether anything may be freed, and what time it is.
+func (r *Reaper) begin(ctx context.Context) (now time.Time, ok bool, err error) {
 	if err := r.facts.KeepAlive(ctx); err != nil {
-		return done, fmt.Errorf("say that this server runs: %w", err)
+		return now, false, fmt.Errorf("say that this server runs: %w", err)
 	}
 	if paused, err := r.facts.Paused(ctx); err != nil || paused {
-		return done, err
+		return now, false, err
 	}
 	now, noted, err := r.facts.Clock(ctx)
 	if err != nil {
-		return done, fmt.Errorf("read clock: %w", err)
+		return now, false, fmt.Errorf("read clock: %w", err)
 	}
 	if why := r.clock.distrust(now, noted, time.Now()); why != "" {
 		r.log.Warn("clock is not trusted, nothing is freed", "reason", why, "clock", now, "noted", noted)
-		return done, nil
+		return now, false, nil
 	}
+	return now, true, nil
+}
+
+func (r *Reaper) work(ctx context.Context, now time.Time) (done Report, err error) {
 	for n := batch; n == batch; done.Uploads += n {
 		if n, err = r.facts.ExpireUploads(ctx, r.keep, batch); err != nil {
 			return done, fmt.Errorf("end uploads: %w", err)
