@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net"
 	"os"
 	"os/exec"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"berth/config"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -188,6 +191,10 @@ func TestMultiarchGuide(t *testing.T) {
 	rule, _, ok := strings.Cut(rest, "```")
 	if !ok {
 		t.Fatal("the guide has no rule")
+	}
+	standard, err := json.Marshal(config.IndexPatterns())
+	if err != nil || !strings.Contains(string(page), "| `"+strings.ReplaceAll(string(standard), ",", ", ")+"` |") {
+		t.Errorf("the guide has other patterns than %s, %v", standard, err)
 	}
 	g := newGallery(t, "REGISTRY_INDEXES="+rule)
 	g.image("app", "1.2-amd64", v1.MediaTypeImageManifest, "linux/amd64")
