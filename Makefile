@@ -90,6 +90,10 @@ conformance-table: $(CLIENTS) ## Write docs/conformance.md
 	CONFORMANCE_TABLE=$(CURDIR)/docs/conformance.md BERTH_TOOLS=$(CURDIR)/$(BIN) \
 		go test -count=1 -run '^TestOfficialSuite$$' ./conformance
 
+.PHONY: configuration-table
+configuration-table: ## Write docs/configuration.md
+	CONFIGURATION_TABLE=$(CURDIR)/docs/configuration.md go test -count=1 -run '^TestReference$$' ./config
+
 .PHONY: clients-table
 clients-table: $(CLIENTS) $(BUILDERS) $(LARGE) ## Write docs/clients.md
 	CLIENTS_TABLE=$(CURDIR)/docs/clients.md BERTH_TOOLS=$(CURDIR)/$(BIN) \

@@ -34,14 +34,15 @@ const PathVariable = "REGISTRY_CONFIGURATION_PATH"
 type Config struct {
 	// Version is the version of the file's format, always "0.1".
 	Version string `yaml:"version"`
-	Log     Log    `yaml:"log"`
-	// LogLevel is distribution's old name of log.level. Load moves it there.
+	// Log is what is logged and how.
+	Log Log `yaml:"log"`
+	// LogLevel is distribution's old name of log.level.
 	LogLevel string   `yaml:"loglevel,omitempty" oneof:"debug info warn error"`
 	HTTP     HTTP     `yaml:"http"`
 	Storage  Storage  `yaml:"storage"`
 	Metadata Metadata `yaml:"metadata,omitempty"`
 	Auth     Auth     `yaml:"auth"`
-	// Access are the rules that say what users may do. Nil lets whoever is logged in do everything.
+	// Access are the rules that say what users may do. Without any, whoever is logged in may do everything.
 	Access []AccessRule `yaml:"access,omitempty"`
 	// Groups are users by the name of their group, for Access.
 	Groups     map[string][]string `yaml:"groups,omitempty"`
@@ -66,7 +67,7 @@ type Log struct {
 	Level string `yaml:"level" oneof:"debug info warn error"`
 	// Formatter is the form of a log line. logstash is written as json.
 	Formatter string `yaml:"formatter" oneof:"text json logstash"`
-	// Fields are added to every line.
+	// Fields are added to every line: values by their names.
 	Fields    map[string]string `yaml:"fields,omitempty"`
 	AccessLog AccessLog         `yaml:"accesslog,omitempty"`
 }
@@ -81,6 +82,7 @@ func (l Log) MinLevel() slog.Level {
 
 // AccessLog is about the line that is logged for each request.
 type AccessLog struct {
+	// Disabled leaves that line out.
 	Disabled bool `yaml:"disabled,omitempty"`
 }
 
@@ -94,7 +96,8 @@ type HTTP struct {
 	Host string `yaml:"host,omitempty"`
 	// Prefix is the path under which /v2/ is served, with a slash at either end; empty means the root.
 	Prefix string `yaml:"prefix,omitempty"`
-	// RelativeURLs is nil when the file does not say whether a Location is relative.
+	// RelativeURLs is false for a Location that begins with the request's own scheme and host. Else it is a path, which clients resolve
+	// against the address that they use. Where Host is set, Location begins with that, whatever this says.
 	RelativeURLs *bool `yaml:"relativeurls,omitempty"`
 	// DrainTimeout is how long a stopping server waits for its requests.
 	DrainTimeout time.Duration `yaml:"draintimeout"`
@@ -119,6 +122,7 @@ type Debug struct {
 
 // Prometheus is about metrics in its format, on the port of Debug.
 type Prometheus struct {
+	// Enabled serves them.
 	Enabled bool `yaml:"enabled,omitempty"`
 	// Path is where they are; /metrics when it is empty.
 	Path string `yaml:"path,omitempty"`
@@ -136,6 +140,7 @@ type HTTP2 struct {
 
 // H2C is about HTTP/2 without TLS.
 type H2C struct {
+	// Enabled allows it, where the mode of TLS is off.
 	Enabled bool `yaml:"enabled,omitempty"`
 }
 
@@ -149,19 +154,21 @@ const (
 
 // TLS says how connections are secured.
 type TLS struct {
-	// Mode is TLSAuto, TLSFiles, TLSACME or TLSOff, never empty.
+	// Mode is auto for a certificate of the registry's own CA, files for one that is given, acme for those of an ACME server, and off for
+	// plain HTTP. Without it, it is files where Certificate or Key is set, acme where something of LetsEncrypt is, and else auto.
 	Mode string `yaml:"mode" oneof:"auto files acme off"`
-	// Certificate and Key are paths of PEM files. Both are set when Mode is TLSFiles.
+	// Certificate is the path of a PEM file with the certificate and those between it and its CA, for the mode files.
 	Certificate string `yaml:"certificate,omitempty"`
-	Key         string `yaml:"key,omitempty"`
+	// Key is the path of a PEM file with the certificate's key.
+	Key string `yaml:"key,omitempty"`
 	// Hosts are the names and addresses that an automatic certificate is made for, besides those that the registry
 	// finds by itself.
 	Hosts []string `yaml:"hosts,omitempty"`
-	// Learn is true unless an automatic certificate is not to get the names and private addresses that clients nearby use.
+	// Learn adds the names and private addresses that clients nearby use to an automatic certificate.
 	Learn bool `yaml:"learn"`
 	// Auto is the CA of automatic certificates. When it is empty the registry makes one.
 	Auto Authority `yaml:"auto,omitempty"`
-	// LetsEncrypt is set when Mode is TLSACME.
+	// LetsEncrypt says how certificates come from an ACME server, for the mode acme.
 	LetsEncrypt LetsEncrypt `yaml:"letsencrypt,omitempty"`
 	// ClientCAs are paths of PEM files with the CAs of clients' certificates; empty means that clients need none.
 	ClientCAs []string `yaml:"clientcas,omitempty"`
@@ -177,19 +184,22 @@ type TLS struct {
 type Authority struct {
 	// Directory is where the registry keeps its CA and the certificate; several may share one. Empty means tls in the data
 	// directory.
-	Directory   string `yaml:"directory,omitempty"`
+	Directory string `yaml:"directory,omitempty"`
+	// Certificate is the path of a PEM file with the certificate of a CA, which signs in place of one that the registry makes.
 	Certificate string `yaml:"certificate,omitempty"`
-	Key         string `yaml:"key,omitempty"`
+	// Key is the path of a PEM file with that CA's key.
+	Key string `yaml:"key,omitempty"`
 }
 
 // LetsEncrypt says how certificates come from an ACME server.
 type LetsEncrypt struct {
-	// CacheFile is the directory, in spite of its name, of account and certificates. Empty leaves the choice to the command.
+	// CacheFile is the directory, in spite of its name, of account and certificates; empty means tls/acme in the data directory.
 	CacheFile string `yaml:"cachefile,omitempty"`
-	Email     string `yaml:"email,omitempty"`
+	// Email is where the ACME server writes to about the account.
+	Email string `yaml:"email,omitempty"`
 	// Hosts are the names to get certificates for.
 	Hosts []string `yaml:"hosts,omitempty"`
-	// DirectoryURL is the ACME server; empty means Let's Encrypt.
+	// DirectoryURL is the ACME server; empty means that of letsencrypt.org.
 	DirectoryURL string `yaml:"directoryurl,omitempty"`
 }
 
@@ -205,7 +215,7 @@ type Storage struct {
 	FileSystem FileSystem `yaml:"filesystem"`
 	S3         S3         `yaml:"s3"`
 	// Directory is where everything but blobs is kept: keys, certificates, the SQLite database. Empty means beside the blobs where
-	// those are in a directory, else that of the command.
+	// those are in a directory, else /var/lib/registry, or, where that is not there, the user's own.
 	Directory   string      `yaml:"directory,omitempty"`
 	Delete      Delete      `yaml:"delete"`
 	Redirect    Redirect    `yaml:"redirect,omitempty"`
@@ -237,40 +247,50 @@ func (s Storage) MarshalYAML() (any, error) {
 
 // FileSystem is the backend that keeps blobs in a directory.
 type FileSystem struct {
-	// RootDirectory is empty when the configuration leaves the choice to the command.
+	// RootDirectory is that directory; empty means /var/lib/registry, or, where that is not there, the user's own.
 	RootDirectory string `yaml:"rootdirectory,omitempty"`
 	// MinFree is the free space below which pushes are refused.
 	MinFree Size `yaml:"minfree"`
 }
 
-// S3 is the backend that keeps blobs in a bucket. The keys are distribution's, but for the last two.
+// S3 is the backend that keeps blobs in a bucket.
 type S3 struct {
-	// AccessKey and SecretKey, and SessionToken for temporary ones. Without them the AWS default chain looks for credentials.
-	AccessKey    Secret `yaml:"accesskey,omitempty"`
-	SecretKey    Secret `yaml:"secretkey,omitempty"`
+	// AccessKey is the name of the key that requests are signed with. Without it the AWS default chain looks for credentials.
+	AccessKey Secret `yaml:"accesskey,omitempty"`
+	// SecretKey is that key.
+	SecretKey Secret `yaml:"secretkey,omitempty"`
+	// SessionToken belongs to a key that is temporary.
 	SessionToken Secret `yaml:"sessiontoken,omitempty"`
-	Bucket       string `yaml:"bucket,omitempty"`
-	Region       string `yaml:"region,omitempty"`
+	// Bucket is the bucket's name. It has to be there.
+	Bucket string `yaml:"bucket,omitempty"`
+	// Region is where the bucket is.
+	Region string `yaml:"region,omitempty"`
 	// RegionEndpoint is the URL or host of a server that is not AWS.
 	RegionEndpoint string `yaml:"regionendpoint,omitempty"`
-	// ForcePathStyle puts the bucket into the path of URLs. Nil stands for true with RegionEndpoint, and else for false.
+	// ForcePathStyle puts the bucket into the path of URLs. When it is not set, that is true with RegionEndpoint, and else false.
 	ForcePathStyle *bool `yaml:"forcepathstyle,omitempty"`
 	// RootDirectory comes before all keys.
 	RootDirectory string `yaml:"rootdirectory,omitempty"`
 	// Secure is false for plain HTTP, where RegionEndpoint does not say.
-	Secure       bool `yaml:"secure"`
-	SkipVerify   bool `yaml:"skipverify,omitempty"`
+	Secure bool `yaml:"secure"`
+	// SkipVerify believes any certificate of the server.
+	SkipVerify bool `yaml:"skipverify,omitempty"`
+	// UseDualStack asks AWS over IPv6, too.
 	UseDualStack bool `yaml:"usedualstack,omitempty"`
 	// UseFIPSEndpoint takes AWS's endpoints with validated cryptography.
 	UseFIPSEndpoint bool `yaml:"usefipsendpoint,omitempty"`
-	Accelerate      bool `yaml:"accelerate,omitempty"`
+	// Accelerate asks AWS by S3 Transfer Acceleration.
+	Accelerate bool `yaml:"accelerate,omitempty"`
 	// UserAgent is added to that of the requests.
 	UserAgent string `yaml:"useragent,omitempty"`
 	// Encrypt has the server encrypt objects, with the KMS key KeyID if there is one.
-	Encrypt      bool   `yaml:"encrypt,omitempty"`
-	KeyID        string `yaml:"keyid,omitempty"`
+	Encrypt bool `yaml:"encrypt,omitempty"`
+	// KeyID is a key of AWS KMS.
+	KeyID string `yaml:"keyid,omitempty"`
+	// StorageClass is that of the objects; empty leaves it to the server.
 	StorageClass string `yaml:"storageclass,omitempty"`
-	ObjectACL    string `yaml:"objectacl,omitempty"`
+	// ObjectACL is a canned ACL for the objects; empty sends none.
+	ObjectACL string `yaml:"objectacl,omitempty"`
 	// ChunkSize is the size of the parts of large objects.
 	ChunkSize Size `yaml:"chunksize"`
 	// Memory bounds what all uploads together hold.
@@ -290,6 +310,7 @@ type Delete struct {
 
 // Redirect is about answering the read of a blob with the URL of the backend. The filesystem backend never does.
 type Redirect struct {
+	// Disable has the registry send the bytes itself.
 	Disable bool `yaml:"disable,omitempty"`
 	// Endpoint takes the place of S3.RegionEndpoint in these URLs, where clients call the server by another name.
 	Endpoint string `yaml:"endpoint,omitempty"`
@@ -317,15 +338,17 @@ type Maintenance struct {
 
 // ReadOnly is about refusing every write.
 type ReadOnly struct {
+	// Enabled refuses them.
 	Enabled bool `yaml:"enabled,omitempty"`
 }
 
 // UploadPurging is about uploads that nobody goes on with.
 type UploadPurging struct {
+	// Enabled ends them once they are too old.
 	Enabled bool `yaml:"enabled"`
 	// Age is how long an upload is kept after its last request.
 	Age time.Duration `yaml:"age"`
-	// Interval is the time between two purges.
+	// Interval is here for the files of distribution's registry: it is checked, and uploads are looked at as often as GC.Interval says.
 	Interval time.Duration `yaml:"interval"`
 	// DryRun keeps every upload, as if Enabled were false.
 	DryRun bool `yaml:"dryrun,omitempty"`
@@ -347,7 +370,7 @@ type Postgres struct {
 
 // SQLite is the embedded database.
 type SQLite struct {
-	// Path is the database's file; empty means beside the blobs.
+	// Path is the database's file; empty means metadata.sqlite in the data directory.
 	Path   string `yaml:"path,omitempty"`
 	Backup Backup `yaml:"backup,omitempty"`
 }
@@ -374,7 +397,7 @@ type Auth struct {
 	Method   string   `yaml:"-" choice:"htpasswd token none"`
 	HTPasswd HTPasswd `yaml:"htpasswd"`
 	Token    Token    `yaml:"token"`
-	// InitialPassword is the password of admin when Method is AuthInitial; empty means that one is generated.
+	// InitialPassword is that of the user admin, who is the only one without another method; empty means that one is generated.
 	InitialPassword Secret `yaml:"initialpassword,omitempty"`
 	Tokens          Tokens `yaml:"tokens"`
 }
@@ -394,22 +417,29 @@ func (a Auth) MarshalYAML() (any, error) {
 
 // HTPasswd is a file of users and bcrypt hashes.
 type HTPasswd struct {
+	// Realm is what clients are told that the password is for.
 	Realm string `yaml:"realm"`
-	// Path is set when Auth.Method is AuthHTPasswd.
+	// Path is the file. A change of it counts at once.
 	Path string `yaml:"path"`
 }
 
 // Token is another server that makes tokens, whose scopes alone say what their bearers may do.
 type Token struct {
 	// Realm is the server's URL. With AutoRedirect it is AutoRedirectPath on the host that the client used.
-	Realm   string `yaml:"realm"`
+	Realm string `yaml:"realm"`
+	// Service is whom a token has to be for: its audience.
 	Service string `yaml:"service"`
-	Issuer  string `yaml:"issuer"`
-	// RootCertBundle is a PEM file with certificates of the server's keys, JWKS a file with a JSON Web Key Set. One is set.
-	RootCertBundle    string   `yaml:"rootcertbundle,omitempty"`
-	JWKS              string   `yaml:"jwks,omitempty"`
-	AutoRedirect      bool     `yaml:"autoredirect,omitempty"`
-	AutoRedirectPath  string   `yaml:"autoredirectpath,omitempty"`
+	// Issuer is whom a token has to be from.
+	Issuer string `yaml:"issuer"`
+	// RootCertBundle is a PEM file with certificates of the server's keys. It or JWKS is set.
+	RootCertBundle string `yaml:"rootcertbundle,omitempty"`
+	// JWKS is a file with the server's keys in the format of that name.
+	JWKS string `yaml:"jwks,omitempty"`
+	// AutoRedirect is for a server beside the registry, under the same name.
+	AutoRedirect bool `yaml:"autoredirect,omitempty"`
+	// AutoRedirectPath is the server's path then; /auth/token when it is empty.
+	AutoRedirectPath string `yaml:"autoredirectpath,omitempty"`
+	// SigningAlgorithms are those that tokens may be signed by; empty means all but those with a shared secret.
 	SigningAlgorithms []string `yaml:"signingalgorithms,omitempty"`
 }
 
@@ -425,11 +455,16 @@ type Tokens struct {
 
 // AccessRule allows Actions to Users and Groups, and Anonymous to everybody, on Repositories.
 type AccessRule struct {
+	// Repositories are patterns.
 	Repositories []string `yaml:"repositories"`
-	Users        []string `yaml:"users,omitempty"`
-	Groups       []string `yaml:"groups,omitempty"`
-	Actions      []string `yaml:"actions,omitempty"`
-	Anonymous    []string `yaml:"anonymous,omitempty"`
+	// Users are names of users.
+	Users []string `yaml:"users,omitempty"`
+	// Groups are names of Groups.
+	Groups []string `yaml:"groups,omitempty"`
+	// Actions are what they may do: pull, push, which is with pull, and delete, or "*" for all.
+	Actions []string `yaml:"actions,omitempty"`
+	// Anonymous are the actions that need no login.
+	Anonymous []string `yaml:"anonymous,omitempty"`
 }
 
 // Audit says where the records of logins, denials and changes go.
@@ -459,15 +494,17 @@ type Trash struct {
 // Retention is about how long tags and manifests stay.
 type Retention struct {
 	// Interval is the time between two looks at what may go.
-	Interval time.Duration   `yaml:"interval"`
-	Rules    []RetentionRule `yaml:"rules,omitempty"`
+	Interval time.Duration `yaml:"interval"`
+	// Rules say what goes. Of several for a tag, the first decides.
+	Rules []RetentionRule `yaml:"rules,omitempty"`
 }
 
 // RetentionRule says how long the tags of some repositories stay, and what has no tag.
 type RetentionRule struct {
-	// Repositories and Tags are patterns. No Tags means all.
+	// Repositories are patterns.
 	Repositories []string `yaml:"repositories"`
-	Tags         []string `yaml:"tags,omitempty"`
+	// Tags are patterns, too. None means all tags.
+	Tags []string `yaml:"tags,omitempty"`
 	// Keep is what lets a tag stay. Without anything in it, all stay.
 	Keep RetentionKeep `yaml:"keep,omitempty"`
 	// Untagged is how long a manifest without a tag stays after it was pushed, pulled and untagged. Zero is for ever.
@@ -480,8 +517,9 @@ type RetentionRule struct {
 type RetentionKeep struct {
 	// Newest is how many that were pushed last stay.
 	Newest int `yaml:"newest,omitempty"`
-	// Pushed and Pulled are how long ago that may have been.
+	// Pushed is how long ago its push may be.
 	Pushed time.Duration `yaml:"pushed,omitempty"`
+	// Pulled is how long ago its last pull may be.
 	Pulled time.Duration `yaml:"pulled,omitempty"`
 	// Tags are patterns of tags that always stay.
 	Tags []string `yaml:"tags,omitempty"`
@@ -489,19 +527,22 @@ type RetentionKeep struct {
 
 // ImmutabilityRule names tags that never move.
 type ImmutabilityRule struct {
-	// Repositories, Tags and Except are patterns. No Tags means all.
+	// Repositories are patterns.
 	Repositories []string `yaml:"repositories"`
-	Tags         []string `yaml:"tags,omitempty"`
+	// Tags are patterns, too. None means all tags.
+	Tags []string `yaml:"tags,omitempty"`
 	// Except are tags that move all the same.
 	Except []string `yaml:"except,omitempty"`
 }
 
 // QuotaRule limits what the repositories that match its patterns hold together.
 type QuotaRule struct {
+	// Repositories are patterns.
 	Repositories []string `yaml:"repositories"`
-	// Bytes is of blobs, each counted once, and Tags is how many. One that is left out is not limited.
+	// Bytes is of blobs, each counted once. Zero does not limit them.
 	Bytes Size `yaml:"bytes,omitempty"`
-	Tags  int  `yaml:"tags,omitempty"`
+	// Tags is how many. Zero does not limit them.
+	Tags int `yaml:"tags,omitempty"`
 }
 
 // Validation says which manifests are accepted.
@@ -521,33 +562,40 @@ type ManifestsValidation struct {
 
 // URLs restricts the URLs of layers that are kept elsewhere. Without Allow and Deny there may be none.
 type URLs struct {
+	// Allow are regular expressions of those that may be used; without any, all may that Deny leaves, if it has any.
 	Allow []*regexp.Regexp `yaml:"allow,omitempty"`
-	Deny  []*regexp.Regexp `yaml:"deny,omitempty"`
+	// Deny are regular expressions of those that may not, whatever Allow says.
+	Deny []*regexp.Regexp `yaml:"deny,omitempty"`
 }
 
 // Indexes says which images of an index must be in the repository before it.
 type Indexes struct {
 	// Platforms is all, none, or list for those of PlatformList.
-	Platforms    string     `yaml:"platforms" oneof:"all none list"`
+	Platforms string `yaml:"platforms" oneof:"all none list"`
+	// PlatformList are the platforms whose images must be there.
 	PlatformList []Platform `yaml:"platformlist,omitempty"`
 }
 
 // Platform is what an image runs on.
 type Platform struct {
-	OS           string `yaml:"os"`
+	// OS is as Go calls it, such as linux.
+	OS string `yaml:"os"`
+	// Architecture is as Go calls it, such as arm64.
 	Architecture string `yaml:"architecture"`
 }
 
 // Policy says what tags have to be like.
 type Policy struct {
+	// Platforms are rules about the platforms that tags are for.
 	Platforms []PlatformPolicy `yaml:"platforms,omitempty"`
 }
 
 // PlatformPolicy says which platforms tags have to be for.
 type PlatformPolicy struct {
-	// Repositories and Tags are patterns. No Tags means all.
+	// Repositories are patterns.
 	Repositories []string `yaml:"repositories"`
-	Tags         []string `yaml:"tags,omitempty"`
+	// Tags are patterns, too. None means all tags.
+	Tags []string `yaml:"tags,omitempty"`
 	// Require are platforms such as linux/arm/v7.
 	Require []string `yaml:"require"`
 	// On says what becomes of a push that lacks one: warn, which is what empty means, or reject.
@@ -558,7 +606,8 @@ type PlatformPolicy struct {
 type IndexRule struct {
 	// Repositories are patterns.
 	Repositories []string `yaml:"repositories"`
-	// From are patterns of tags, such as {tag}-{arch}. None stands for IndexPatterns.
+	// From are patterns of tags, such as {tag}-{arch}. None stands for {arch},
+	// {os}-{arch}{variant}, {tag}-{arch} and {tag}-{os}-{arch}{variant}.
 	From []string `yaml:"from,omitempty"`
 	// Require are platforms, such as linux/arm/v7, without which the tag of the index does not move.
 	Require []string `yaml:"require,omitempty"`

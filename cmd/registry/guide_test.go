@@ -196,6 +196,11 @@ func TestMultiarchGuide(t *testing.T) {
 	if err != nil || !strings.Contains(string(page), "| `"+strings.ReplaceAll(string(standard), ",", ", ")+"` |") {
 		t.Errorf("the guide has other patterns than %s, %v", standard, err)
 	}
+	_, rest, _ = strings.Cut(string(page), "```yaml\npolicy:\n  platforms:\n")
+	policies, _, _ := strings.Cut(rest, "```")
+	if _, _, err := command(t, []string{"REGISTRY_POLICY_PLATFORMS=" + policies}, "config", "check"); err != nil || policies == "" {
+		t.Errorf("the guide's policies: %v", err)
+	}
 	g := newGallery(t, "REGISTRY_INDEXES="+rule)
 	g.image("app", "1.2-amd64", v1.MediaTypeImageManifest, "linux/amd64")
 	g.built("app", "1.2-arm", "linux/arm")
