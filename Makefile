@@ -79,6 +79,7 @@ unit: $(S3) ## Test the packages with the race detector, the seeds of the fuzz t
 	else race=; echo "without the race detector: there is no C compiler"; fi; \
 	go test -timeout 20m $$race $$(go list ./... | grep -Ev '^berth/conformance(/clients)?$$')
 	go test -count=1 -run '^TestScale$$' ./storage/metadata # which would take minutes with the race detector
+	CGO_ENABLED=0 go test -C tools/kubernetes -count=1 . # a file outside its module is not noticed otherwise
 
 .PHONY: conformance
 conformance: $(CLIENTS) $(PEER) $(BUILDERS) $(LARGE) $(COMPOSE) $(S3) ## Test the program from outside: official suite, clients, kill -9, full disks
