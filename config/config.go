@@ -47,6 +47,7 @@ type Config struct {
 	// Groups are users by the name of their group, for Access.
 	Groups     map[string][]string `yaml:"groups,omitempty"`
 	Audit      Audit               `yaml:"audit,omitempty"`
+	Admin      Admin               `yaml:"admin,omitempty"`
 	GC         GC                  `yaml:"gc"`
 	Validation Validation          `yaml:"validation"`
 	Policy     Policy              `yaml:"policy,omitempty"`
@@ -471,6 +472,13 @@ type AccessRule struct {
 type Audit struct {
 	// Output is stdout, stderr or the path of a file. Empty means nowhere.
 	Output string `yaml:"output,omitempty"`
+}
+
+// Admin is about how commands such as gc, user and fsck act on the running server.
+type Admin struct {
+	// Socket is the path of a socket, which belongs to one registry; whoever may open it may do everything. Empty means admin.sock in the
+	// data directory, where its file system can hold sockets: exFAT and SMB can't.
+	Socket string `yaml:"socket,omitempty"`
 }
 
 // GC is about online garbage collection.

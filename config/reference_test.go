@@ -38,7 +38,7 @@ func TestReference(t *testing.T) {
 func own() []string {
 	return strings.Fields(`http.tls.mode http.tls.hosts http.tls.learn http.tls.auto http.trustedproxies storage.directory storage.filesystem.minfree
 		storage.s3.sessiontoken storage.s3.memory storage.s3.checksum storage.delete.children storage.redirect.endpoint storage.cache.disk metadata auth.none
-		auth.initialpassword auth.tokens access groups audit gc policy indexes immutability quota trash retention`)
+		auth.initialpassword auth.tokens access groups audit gc policy indexes immutability quota trash retention admin`)
 }
 
 // reference makes the page.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,33 +15,33 @@ import (
 	"path/filepath"
 	"time"
 
+	"berth/config"
 	"berth/registry/fsck"
 	"berth/registry/gc"
 )
 
-// adminSocket is the file in the data directory through which commands act on a running server. Whoever may open it may
-// do everything.
-const adminSocket = "admin.sock"
+// adminSocket returns the path of the socket through which commands act on a running server. Whoever may open it may do everything.
+func adminSocket(c *config.Config, directory string) string {
+	return cmp.Or(c.Admin.Socket, filepath.Join(directory, "admin.sock"))
+}
 
-// shortPath runs fn with a path for the socket that fits the 107 bytes that the kernel allows, however deep the data
-// directory is.
-func shortPath(directory string, fn func(path string) error) error {
-	path := filepath.Join(directory, adminSocket)
-	if len(path) <= 100 {
-		return fn(path)
+// shortPath runs fn with a path for the socket that fits the 107 bytes that the kernel allows, however deep its directory is.
+func shortPath(socket string, fn func(path string) error) error {
+	if len(socket) <= 100 {
+		return fn(socket)
 	}
-	d, err := os.Open(directory)
+	d, err := os.Open(filepath.Dir(socket))
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), adminSocket))
+	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), filepath.Base(socket)))
 }
 
-// listenAdmin makes the socket. The caller has the data directory to itself, so that one that is there is left over.
-func listenAdmin(directory string) (l net.Listener, err error) {
-	err = shortPath(directory, func(path string) error {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+// listenAdmin makes the socket.
+func listenAdmin(socket string) (l net.Listener, err error) {
+	err = shortPath(socket, func(path string) error {
+		if err := removeSocket(path); err != nil {
 			return err
 		}
 		unix, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -52,9 +53,27 @@ func listenAdmin(directory string) (l net.Listener, err error) {
 		return os.Chmod(path, 0o600)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("admin socket in %s: %w", directory, err)
+		return nil, fmt.Errorf("admin socket %s: %w: set admin.socket (REGISTRY_ADMIN_SOCKET) to a path where no other registry has its own, "+
+			"on a file system that can hold sockets, which exFAT and SMB can't", socket, err)
 	}
 	return l, nil
+}
+
+// removeSocket removes what an earlier run left. What somebody listens on, or is no socket, stays.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != os.ModeSocket:
+		return errors.New("there is something else than a socket")
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		return errors.Join(errors.New("another registry answers there"), conn.Close())
+	}
+	return os.Remove(path)
 }
 
 // adminHandler is the API on the socket.
@@ -112,11 +131,11 @@ func streamFsck(w http.ResponseWriter, r *http.Request, s *stores, log *slog.Log
 var errNoServer = errors.New("no registry is running")
 
 // adminRequest asks a running server. It fails with errNoServer.
-func adminRequest(ctx context.Context, directory, method, path string, body io.Reader) (*http.Response, error) {
+func adminRequest(ctx context.Context, socket, method, path string, body io.Reader) (*http.Response, error) {
 	client := http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
-			err = shortPath(directory, func(socket string) error {
-				conn, err = (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
+			err = shortPath(socket, func(path string) error {
+				conn, err = (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", path)
 				return err
 			})
 			return conn, err
@@ -129,11 +148,11 @@ func adminRequest(ctx context.Context, directory, method, path string, body io.R
 	}
 	response, err := client.Do(request)
 	if errors.Is(err, os.ErrPermission) {
-		return nil, fmt.Errorf("not allowed to ask the registry on %s: run this as the user that it runs as: %w", directory, err)
+		return nil, fmt.Errorf("not allowed to ask the registry on %s: run this as the user that it runs as: %w", socket, err)
 	}
 	var opError *net.OpError
 	if errors.As(err, &opError) && opError.Op == "dial" || errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w on %s: %w", errNoServer, directory, err)
+		return nil, fmt.Errorf("%w on %s: %w", errNoServer, socket, err)
 	}
 	return response, err
 }

@@ -221,7 +221,7 @@ func (s streams) askForBackup(ctx context.Context, c *config.Config, path string
 	if err != nil {
 		return nil, err
 	}
-	response, err := adminRequest(ctx, directory, http.MethodPost, path, nil)
+	response, err := adminRequest(ctx, adminSocket(c, directory), http.MethodPost, path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask the running registry: %w", err)
 	}

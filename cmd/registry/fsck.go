@@ -112,7 +112,7 @@ func (s streams) fsck(ctx context.Context, c *config.Config, o fsckOptions, rate
 	if !rateChosen {
 		asked.rate = onlineRate
 	}
-	response, err := adminRequest(ctx, directory, http.MethodPost, "/fsck?"+asked.query(), nil)
+	response, err := adminRequest(ctx, adminSocket(c, directory), http.MethodPost, "/fsck?"+asked.query(), nil)
 	if errors.Is(err, errNoServer) {
 		return s.fsckOffline(ctx, c, directory, o)
 	}

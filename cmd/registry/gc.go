@@ -232,10 +232,10 @@ func (s streams) withCollector(ctx context.Context, args []string, fn func(colle
 	if err != nil {
 		return err
 	}
-	response, err := adminRequest(ctx, directory, http.MethodGet, "/health", nil)
+	response, err := adminRequest(ctx, adminSocket(c, directory), http.MethodGet, "/health", nil)
 	if err == nil {
 		response.Body.Close()
-		return fn(remoteCollector{directory}, c)
+		return fn(remoteCollector{adminSocket(c, directory)}, c)
 	}
 	if !errors.Is(err, errNoServer) {
 		return err
@@ -399,7 +399,7 @@ func (l localCollector) serve(mux *http.ServeMux) {
 }
 
 // remoteCollector asks a running server.
-type remoteCollector struct{ directory string }
+type remoteCollector struct{ socket string }
 
 func (c remoteCollector) status(ctx context.Context) (status gcStatus, err error) {
 	return status, c.ask(ctx, http.MethodGet, "/gc", nil, &status)
@@ -426,7 +426,7 @@ func (c remoteCollector) ask(ctx context.Context, method, path string, question,
 	if err != nil {
 		return err
 	}
-	response, err := adminRequest(ctx, c.directory, method, path, strings.NewReader(string(body)))
+	response, err := adminRequest(ctx, c.socket, method, path, strings.NewReader(string(body)))
 	if err != nil {
 		return err
 	}

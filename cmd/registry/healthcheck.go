@@ -42,17 +42,17 @@ fails until then.`,
 			if err != nil {
 				return err
 			}
-			return s.healthcheck(command.Context(), directory, ready)
+			return s.healthcheck(command.Context(), adminSocket(c, directory), ready)
 		},
 	}
 	command.Flags().BoolVar(&ready, "ready", false, "fail until the registry serves: for scripts that wait for it")
 	return command
 }
 
-func (s streams) healthcheck(ctx context.Context, directory string, ready bool) error {
+func (s streams) healthcheck(ctx context.Context, socket string, ready bool) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	response, err := adminRequest(ctx, directory, http.MethodGet, "/health", nil)
+	response, err := adminRequest(ctx, socket, http.MethodGet, "/health", nil)
 	if err != nil {
 		return err
 	}

@@ -245,6 +245,40 @@ func TestAdminCommands(t *testing.T) {
 	}
 }
 
+// TestAdminSocket has the socket elsewhere, for a data directory that can't hold one.
+func TestAdminSocket(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "registry.sock")
+	r := serve(t, t.TempDir(), "REGISTRY_AUTH=none", "REGISTRY_HTTP_TLS_MODE=off", "REGISTRY_ADMIN_SOCKET="+socket)
+	defer r.end(t)
+	for _, args := range [][]string{{"healthcheck"}, {"gc", "status"}, {"fsck"}, {"usage"}, {"token", "list"}, {"backup", "--to", filepath.Join(t.TempDir(), "backup")}} {
+		if _, _, err := command(t, r.environ, args...); err != nil {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("socket: %v, %v", info, err)
+	}
+	if _, err := os.Stat(filepath.Join(r.directory, "admin.sock")); !os.IsNotExist(err) {
+		t.Errorf("in the data directory: %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, says := range map[string]string{socket: "another registry answers there", file: "something else than a socket", "/proc/admin.sock": "can hold sockets"} {
+		_, _, err := command(t, []string{"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=" + t.TempDir(), "REGISTRY_AUTH=none", "REGISTRY_ADMIN_SOCKET=" + path}, "serve")
+		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "set admin.socket") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if content, err := os.ReadFile(file); err != nil || string(content) != "precious" {
+		t.Errorf("the file is %q, %v", content, err)
+	}
+	if _, _, err := command(t, r.environ, "healthcheck"); err != nil {
+		t.Errorf("the first one: %v", err)
+	}
+}
+
 func TestBadStarts(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

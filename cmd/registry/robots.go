@@ -51,10 +51,10 @@ func (s streams) withSteward(ctx context.Context, c *config.Config, fn func(stew
 	if err != nil {
 		return err
 	}
-	response, err := adminRequest(ctx, directory, http.MethodGet, "/health", nil)
+	response, err := adminRequest(ctx, adminSocket(c, directory), http.MethodGet, "/health", nil)
 	if err == nil {
 		response.Body.Close()
-		return fn(remoteSteward{directory})
+		return fn(remoteSteward{adminSocket(c, directory)})
 	}
 	if !errors.Is(err, errNoServer) {
 		return err
@@ -212,8 +212,8 @@ func (l localSteward) serve(mux *http.ServeMux, log *slog.Logger) {
 	})
 }
 
-// remoteSteward asks the running server of a data directory.
-type remoteSteward struct{ directory string }
+// remoteSteward asks a running server.
+type remoteSteward struct{ socket string }
 
 func (s remoteSteward) makeRobot(ctx context.Context, r robotRequest) (made robotMade, err error) {
 	body, err := json.Marshal(r)
@@ -237,7 +237,7 @@ func (s remoteSteward) setInitialPassword(ctx context.Context, hash string) erro
 
 // ask makes a request and reads the answer's JSON into answer.
 func (s remoteSteward) ask(ctx context.Context, method, path string, body []byte, answer any) error {
-	response, err := adminRequest(ctx, s.directory, method, path, bytes.NewReader(body))
+	response, err := adminRequest(ctx, s.socket, method, path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 		return err
 	}
 	defer func() { err = errors.Join(err, stores.close()) }()
-	start, err := beginStart(ctx, stores.directory, reload.manager)
+	start, err := beginStart(ctx, adminSocket(c, stores.directory), reload.manager)
 	if err != nil {
 		return err
 	}

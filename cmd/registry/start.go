@@ -39,9 +39,9 @@ type starting struct {
 	tasks sync.WaitGroup
 }
 
-// beginStart opens the admin socket. The caller has the data directory to itself.
-func beginStart(ctx context.Context, directory string, m manager) (*starting, error) {
-	listener, err := listenAdmin(directory)
+// beginStart opens the admin socket.
+func beginStart(ctx context.Context, socket string, m manager) (*starting, error) {
+	listener, err := listenAdmin(socket)
 	if err != nil {
 		return nil, err
 	}

@@ -125,7 +125,7 @@ func TestExtendStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	start, err := beginStart(t.Context(), t.TempDir(), manager{socket, time.Millisecond, slog.New(slog.DiscardHandler)})
+	start, err := beginStart(t.Context(), filepath.Join(t.TempDir(), "admin.sock"), manager{socket, time.Millisecond, slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

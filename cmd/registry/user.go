@@ -191,7 +191,7 @@ func (s streams) serverRuns(ctx context.Context, c *config.Config) bool {
 	if err != nil {
 		return false
 	}
-	response, err := adminRequest(ctx, directory, http.MethodGet, "/health", nil)
+	response, err := adminRequest(ctx, adminSocket(c, directory), http.MethodGet, "/health", nil)
 	if err != nil {
 		return false
 	}
