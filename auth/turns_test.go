@@ -70,12 +70,17 @@ func TestTurnsAreBounded(t *testing.T) {
 		if turns.take("a", time.Hour) {
 			t.Error("the line is too long, and another got in")
 		}
+		waiting := func(network string) (all, there int) {
+			turns.mu.Lock()
+			defer turns.mu.Unlock()
+			return turns.count, len(turns.waiting[network])
+		}
 		networks := maxWaiting / maxWaitingThere
 		for n := range networks - 1 {
 			crowd(fmt.Sprint(n))
 		}
-		if turns.count != maxWaiting || refused.Load() != 0 {
-			t.Fatalf("%d wait, and %d were refused", turns.count, refused.Load())
+		if all, _ := waiting("a"); all != maxWaiting || refused.Load() != 0 {
+			t.Fatalf("%d wait, and %d were refused", all, refused.Load())
 		}
 		// Another network gets its share of the room, from those with the longest lines, who are told at once.
 		share := maxWaiting / (networks + 1)
@@ -85,13 +90,13 @@ func TestTurnsAreBounded(t *testing.T) {
 				refused.Add(1)
 			})
 			synctest.Wait()
-			if here, gone := len(turns.waiting["b"]), int(refused.Load()); turns.count != maxWaiting || here != min(n+1, share) || gone != n+1 {
-				t.Fatalf("%d wait, %d of them there, and %d were refused", turns.count, here, gone)
+			if all, there := waiting("b"); all != maxWaiting || there != min(n+1, share) || int(refused.Load()) != n+1 {
+				t.Fatalf("%d wait, %d of them there, and %d were refused", all, there, refused.Load())
 			}
 		}
-		for network, line := range turns.waiting {
-			if len(line) < share {
-				t.Errorf("%d wait in network %s, want %d at least", len(line), network, share)
+		for n := range networks - 1 {
+			if _, there := waiting(fmt.Sprint(n)); there < share {
+				t.Errorf("%d wait in network %d, want %d at least", there, n, share)
 			}
 		}
 		running.Wait() // for a minute
