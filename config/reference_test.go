@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -51,22 +52,31 @@ type reference struct {
 
 func newReference(t *testing.T) *reference {
 	r := &reference{t: t, docs: make(map[string]string), names: make(map[string]string)}
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
+	paths, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, declaration := range file.Decls {
-		general, ok := declaration.(*ast.GenDecl)
-		if !ok {
-			continue
+	for _, path := range paths {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, spec := range general.Specs {
-			if s, ok := spec.(*ast.TypeSpec); ok {
-				r.read(s, general.Doc)
+		for _, declaration := range file.Decls {
+			if general, ok := declaration.(*ast.GenDecl); ok {
+				r.readAll(general)
 			}
 		}
 	}
 	return r
+}
+
+// readAll takes the comments of the types of a declaration.
+func (r *reference) readAll(d *ast.GenDecl) {
+	for _, spec := range d.Specs {
+		if s, ok := spec.(*ast.TypeSpec); ok {
+			r.read(s, cmp.Or(s.Doc, d.Doc))
+		}
+	}
 }
 
 // read takes the comments of a type and its fields.
@@ -78,6 +88,9 @@ func (r *reference) read(s *ast.TypeSpec, doc *ast.CommentGroup) {
 	}
 	for _, f := range fields.Fields.List {
 		for _, name := range f.Names {
+			if f.Tag == nil { // which is in no Config
+				continue
+			}
 			r.docs[s.Name.Name+"."+name.Name] = f.Doc.Text()
 			if key, _, _ := strings.Cut(reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("yaml"), ","); key != "-" {
 				r.names[name.Name] = key
