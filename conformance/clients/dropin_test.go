@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"testing"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -135,42 +136,44 @@ health:
     threshold: 3
 `
 
-const (
-	nginx      = "nginx -c /run/recipes/nginx.conf"
-	nginxReady = "curl --silent --insecure https://127.0.0.1:8443/"
-)
-
-// nginxConfig ends TLS and asks for a password in front of a registry that does neither.
-const nginxConfig = `daemon off;
+// nginxHead is what is around a server's configuration where nginx is not installed as a service.
+const nginxHead = `daemon off;
 user root;
 pid /run/recipes/nginx.pid;
 error_log stderr;
 events {}
 http {
-  access_log off;
-  client_body_temp_path /run/recipes/body;
-  proxy_temp_path /run/recipes/proxy;
-  fastcgi_temp_path /run/recipes/fastcgi;
-  uwsgi_temp_path /run/recipes/uwsgi;
-  scgi_temp_path /run/recipes/scgi;
-  server {
-    listen 8443 ssl;
-    ssl_certificate /run/recipes/certs/domain.crt;
-    ssl_certificate_key /run/recipes/certs/domain.key;
-    client_max_body_size 0;
-    location /v2/ {
-      auth_basic "Registry realm";
-      auth_basic_user_file /run/recipes/auth/htpasswd;
-      proxy_pass http://127.0.0.1:5000;
-      proxy_set_header Host $http_host;
-      proxy_set_header X-Real-IP $remote_addr;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme;
-      proxy_read_timeout 900;
-    }
-  }
-}
+access_log off;
+client_body_temp_path /run/recipes/body;
+proxy_temp_path /run/recipes/proxy;
+fastcgi_temp_path /run/recipes/fastcgi;
+uwsgi_temp_path /run/recipes/uwsgi;
+scgi_temp_path /run/recipes/scgi;
 `
+
+const (
+	nginx      = "nginx -c /run/recipes/nginx.conf"
+	nginxReady = "curl --silent --insecure https://127.0.0.1:8443/"
+)
+
+// nginxConfig is deploy/nginx.conf with the paths, the port and the registry of the test.
+func nginxConfig(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile("../../deploy/nginx.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(content)
+	for _, change := range [][2]string{
+		{"/etc/nginx/registry/", "/run/recipes/"}, {"listen 443 ssl;", "listen 8443 ssl;"}, {"listen [::]:443 ssl;", ""}, {"server_name registry.lan;", ""},
+	} {
+		if !strings.Contains(text, change[0]) {
+			t.Fatalf("deploy/nginx.conf has no %s", change[0])
+		}
+		text = strings.ReplaceAll(text, change[0], change[1])
+	}
+	return nginxHead + text + "}\n"
+}
 
 // writeRecipeFiles makes what the recipes mount, and returns the certificate. As they often are, key and htpasswd are for root.
 func writeRecipeFiles(m *machine) (certificate string) {
@@ -181,7 +184,7 @@ func writeRecipeFiles(m *machine) (certificate string) {
 	}
 	m.write("/run/recipes/auth/htpasswd", fmt.Sprintf("%s:%s\n", loginUser, hash))
 	m.write("/run/recipes/config.yml", registry2Config)
-	m.write("/run/recipes/nginx.conf", nginxConfig)
+	m.write("/run/recipes/nginx.conf", nginxConfig(m.t))
 	m.do("mkdir /run/recipes/certs && cd /run/recipes/certs && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 " +
 		"-subj /CN=" + hostAddress + " -addext subjectAltName=IP:" + hostAddress + " -keyout domain.key -out domain.crt && " +
 		"chmod 600 domain.key ../auth/htpasswd")
