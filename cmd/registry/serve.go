@@ -138,6 +138,8 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	if err != nil {
 		return errors.Join(err, entrance.listener.Close())
 	}
+	keeper, reaper := newKeeper(c, stores, log), newReaper(c, stores, log)
+	admin := start.done(adminHandler(stores, reload, reaper, keeper)) // before anybody reads that it is ready
 	if reload.login.gate != nil && inTheClear(c.HTTP.TLS, entrance.listener.Addr()) {
 		log.Warn("http.tls.mode is off: passwords arrive as everybody on the way can read them, unless a proxy in front ends TLS")
 	}
@@ -145,7 +147,6 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	log.Info("listening", "addr", entrance.listener.Addr().String(), "tls", c.HTTP.TLS.Mode, "data", stores.directory, "version", versionString())
 	stores.countCache(set)
 	stores.countQuotas(set, log)
-	keeper, reaper := newKeeper(c, stores, log), newReaper(c, stores, log)
 	stores.countServer(set, c, probe, reaper, entrance.source.Leaf)
 	followPulls := func(ctx context.Context) {
 		images.FollowPulls(ctx, func(err error) { log.Warn("pulls are not written down", "error", err) })
@@ -159,7 +160,7 @@ func (s streams) serve(ctx context.Context, c *config.Config, reload *reloader) 
 	handler := front(entrance, probe, apiHandler(c, images, reload, set))
 	services := append([]*service{
 		{server: newServer(handler, c, log), listener: entrance.listener, drain: c.HTTP.DrainTimeout},
-		start.done(adminHandler(stores, reload, reaper, keeper)),
+		admin,
 	}, debug...)
 	err = runServers(ctx, log, reload.tasks(append(keeper.tasks(), reaper.Run, followPulls, followUploads, entrance.source.Run, reload.manager.stopping)...), services...)
 	return errors.Join(err, images.KeepUploads(context.WithoutCancel(ctx), 0))
