@@ -16,7 +16,8 @@ type Auth struct {
 	Method   string   `yaml:"-" choice:"htpasswd token none"`
 	HTPasswd HTPasswd `yaml:"htpasswd"`
 	Token    Token    `yaml:"token"`
-	// InitialPassword is that of the user admin, who is the only one without another method; empty means that one is generated.
+	// InitialPassword is that of the user admin, who is the only one without another method. It counts at the first start: later
+	// `registry user passwd admin` changes it. Empty means that one is generated.
 	InitialPassword Secret `yaml:"initialpassword,omitempty"`
 	Tokens          Tokens `yaml:"tokens"`
 }
@@ -80,7 +81,7 @@ type AccessRule struct {
 	Users []string `yaml:"users,omitempty"`
 	// Groups are names of Groups.
 	Groups []string `yaml:"groups,omitempty"`
-	// Actions are what they may do: pull, push, which is with pull, and delete, or "*" for all.
+	// Actions are what they may do: pull, push (which includes pull) and delete, or "*" for all.
 	Actions []string `yaml:"actions,omitempty"`
 	// Anonymous are the actions that need no login.
 	Anonymous []string `yaml:"anonymous,omitempty"`

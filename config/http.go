@@ -12,15 +12,15 @@ type HTTP struct {
 	Host string `yaml:"host,omitempty"`
 	// Prefix is the path under which /v2/ is served, with a slash at either end; empty means the root.
 	Prefix string `yaml:"prefix,omitempty"`
-	// RelativeURLs is false for a Location that begins with the request's own scheme and host. Else it is a path, which clients resolve
-	// against the address that they use. Where Host is set, Location begins with that, whatever this says.
+	// RelativeURLs is whether Location is a path, which clients resolve against the address that they use: true when it is not set
+	// (distribution's default is false). False begins it with the request's own scheme and host. Where Host is set, it begins with that.
 	RelativeURLs *bool `yaml:"relativeurls,omitempty"`
 	// DrainTimeout is how long a stopping server waits for its requests.
 	DrainTimeout time.Duration `yaml:"draintimeout"`
 	// Headers are added to every answer.
 	Headers Headers `yaml:"headers,omitempty"`
 	// TrustedProxies are the networks whose X-Forwarded-For is believed, and the PROXY header (versions 1 and 2) with which a connection
-	// from there may begin. A client that a balancer of connections passes on without one could send its own: list none such.
+	// from there may begin. Don't list a balancer that passes connections on without adding that header: its clients could send their own.
 	TrustedProxies []Network `yaml:"trustedproxies,omitempty"`
 	TLS            TLS       `yaml:"tls"`
 	HTTP2          HTTP2     `yaml:"http2"`

@@ -7,7 +7,7 @@ import (
 
 // GC is about online garbage collection.
 type GC struct {
-	// Interval is the longest time between two rounds of the collector.
+	// Interval is the time between two rounds of the collector.
 	Interval time.Duration `yaml:"interval"`
 	// Rate is how many blobs in repositories are reviewed in a second.
 	Rate int `yaml:"rate"`
@@ -71,9 +71,9 @@ type ImmutabilityRule struct {
 type QuotaRule struct {
 	// Repositories are patterns.
 	Repositories []string `yaml:"repositories"`
-	// Bytes is of blobs, each counted once. Zero does not limit them.
+	// Bytes is how much the blobs of the repositories may take together, each counted once. Zero does not limit them.
 	Bytes Size `yaml:"bytes,omitempty"`
-	// Tags is how many. Zero does not limit them.
+	// Tags is how many tags they may have together. Zero does not limit them.
 	Tags int `yaml:"tags,omitempty"`
 }
 
@@ -86,8 +86,8 @@ type Validation struct {
 
 // ManifestsValidation is about what manifests refer to.
 type ManifestsValidation struct {
-	// URLs is nil when any URL will do. Distribution takes none then; but images with such layers, as Windows had them until 2023
-	// and the official suite has them, can't be pushed without, and to follow the URLs is up to clients: the registry never does.
+	// URLs are those of layers that are kept elsewhere. Without this section any may be used; with it and neither list, none, as in
+	// distribution. Images with such layers, as Windows had them until 2023, can't be pushed without URLs; the registry never follows them.
 	URLs    *URLs   `yaml:"urls,omitempty"`
 	Indexes Indexes `yaml:"indexes"`
 }

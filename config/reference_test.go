@@ -38,7 +38,7 @@ func TestReference(t *testing.T) {
 // own are the keys that distribution's registry does not have, with all that is below them.
 func own() []string {
 	return strings.Fields(`http.tls.mode http.tls.hosts http.tls.learn http.tls.auto http.trustedproxies storage.directory storage.filesystem.minfree
-		storage.s3.sessiontoken storage.s3.memory storage.s3.checksum storage.delete.children storage.redirect.endpoint storage.cache.disk metadata auth.none
+		storage.s3.sessiontoken storage.s3.memory storage.s3.checksum storage.delete.children storage.redirect.endpoint storage.cache.disk metadata 
 		auth.initialpassword auth.tokens access groups audit gc policy indexes immutability quota trash retention admin`)
 }
 
@@ -109,9 +109,10 @@ func (r *reference) page() []byte {
 The file is that of distribution's registry (`+"`registry:2`, `registry:3`"+`), with keys of Berth's own. `+"`registry config check FILE`"+` says what
 counts, or all that is wrong. A key that nobody knows is an error.
 
-Each key can be given, or overridden, by the environment variable below it. Where a key holds several values the variable has them as YAML,
-and one of a list is named by its place, from 0: `+"`REGISTRY_HTTP_TRUSTEDPROXIES=[10.0.0.0/8]`, `REGISTRY_HTTP_TRUSTEDPROXIES_0=10.0.0.0/8`"+`. A
-variable that ends in `+"`_FILE`"+` names a file with the secret. Durations have a unit (`+"`90s`, `45m`, `24h`"+`), and sizes may have one (`+"`256MiB`, `1GB`"+`).
+Each key can be given, or overridden, by the environment variable below it. Where a key holds several values the variable has them as YAML.
+A number in a key is a place in a list, from 0: `+"`access.0.users` is `users` of the first item of `access`"+`, and in the file a line that begins
+with `+"`-`. `REGISTRY_HTTP_TRUSTEDPROXIES=[10.0.0.0/8]` is the same as `REGISTRY_HTTP_TRUSTEDPROXIES_0=10.0.0.0/8`"+`. A file begins with
+`+"`version: 0.1`"+`. A variable that ends in `+"`_FILE`"+` names a file with the secret. Durations have a unit (`+"`90s`, `45m`, `24h`"+`), and sizes may have one (`+"`256MiB`, `1GB`"+`).
 
 "Also in distribution" says whether distribution's registry has the key, too. Its keys that are not here are at the [end](#distributions-other-keys).
 `)
@@ -147,7 +148,7 @@ func (r *reference) table() {
 
 // isSection reports whether a type has keys of its own, or is a list of what has.
 func (r *reference) isSection(t reflect.Type) bool {
-	if t.Kind() == reflect.Slice {
+	if t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	return t.Kind() == reflect.Struct && container(t)
@@ -155,8 +156,11 @@ func (r *reference) isSection(t reflect.Type) bool {
 
 // section writes the keys of a section. Those of a list's have no value, and no defaults.
 func (r *reference) section(t reflect.Type, key string, value reflect.Value) {
-	if t.Kind() == reflect.Slice {
+	switch t.Kind() {
+	case reflect.Slice:
 		t, key, value = t.Elem(), key+".0", reflect.Value{}
+	case reflect.Pointer:
+		t, value = t.Elem(), reflect.Value{}
 	}
 	for i := range t.NumField() {
 		var at reflect.Value
@@ -287,16 +291,16 @@ func (r *reference) meaning(t reflect.Type, f reflect.StructField) string {
 // unsupported writes the keys of distribution that this version does not have.
 func (r *reference) unsupported() {
 	rows := slices.SortedFunc(slices.Values(unsupported()), func(a, b row) int { return cmp.Compare(a.key, b.key) })
-	r.printf("\n## Distribution's other keys\n\nThese would change what is stored, served or allowed. A start with one of them fails, and says what to do:\n\n| key | instead |\n|---|---|\n")
+	r.printf("\n## Distribution's other keys\n\nThese would change what is stored, served or allowed. A start fails where one of them asks for something, and says what to do:\n\n| key | instead |\n|---|---|\n")
 	for _, row := range rows {
 		if row.refused {
 			r.printf("| `%s` | %s |\n", row.key, row.note)
 		}
 	}
-	r.printf("\nThese are ignored, and named in one warning:\n\n")
+	r.printf("\nThese have no effect, and a warning says so:\n\n")
 	for _, row := range rows {
 		if !row.refused {
-			r.printf("- `%s`\n", row.key)
+			r.printf("- `%s`%s\n", row.key, strings.TrimSuffix(": "+row.note, ": "))
 		}
 	}
 }

@@ -2,15 +2,16 @@ package config
 
 import "time"
 
-// Storage says where the bytes of blobs are kept.
+// Storage says where the bytes of blobs are kept: in filesystem or in s3, of which one may be there. REGISTRY_STORAGE=s3 chooses, whatever
+// the file has; without either it is filesystem.
 type Storage struct {
 	// Driver is the backend that was configured: filesystem, s3, or empty when the configuration names none, which means
 	// filesystem.
 	Driver     string     `yaml:"-" choice:"filesystem s3"`
 	FileSystem FileSystem `yaml:"filesystem"`
 	S3         S3         `yaml:"s3"`
-	// Directory is where everything but blobs is kept: keys, certificates, the SQLite database. Empty means beside the blobs where
-	// those are in a directory, else /var/lib/registry, or, where that is not there, the user's own.
+	// Directory is where everything but blobs is kept when those are in S3: keys, certificates, the SQLite database. Empty means
+	// /var/lib/registry. With filesystem it has no effect: everything is in filesystem.rootdirectory.
 	Directory   string      `yaml:"directory,omitempty"`
 	Delete      Delete      `yaml:"delete"`
 	Redirect    Redirect    `yaml:"redirect,omitempty"`
@@ -42,7 +43,8 @@ func (s Storage) MarshalYAML() (any, error) {
 
 // FileSystem is the backend that keeps blobs in a directory.
 type FileSystem struct {
-	// RootDirectory is that directory; empty means /var/lib/registry, or, where that is not there, the user's own.
+	// RootDirectory is that directory. Empty means /var/lib/registry; where that is not there, and the configuration has nothing of
+	// storage.filesystem or storage.s3, berth in XDG_DATA_HOME, which is ~/.local/share without that.
 	RootDirectory string `yaml:"rootdirectory,omitempty"`
 	// MinFree is the free space below which pushes are refused.
 	MinFree Size `yaml:"minfree"`
@@ -116,10 +118,10 @@ type Cache struct {
 	Disk DiskCache `yaml:"disk,omitempty"`
 }
 
-// DiskCache is a directory with the blobs that clients read last, for a backend that is elsewhere and to which clients are not
-// redirected. Both are set, or none.
+// DiskCache keeps the blobs that clients read last on a local disk. It is for S3 with redirect.disable; directory and size are both set,
+// or none.
 type DiskCache struct {
-	// Directory belongs to one registry.
+	// Directory is where, for one registry alone.
 	Directory string `yaml:"directory,omitempty"`
 	// Size bounds what the blobs take there. Larger ones are not kept.
 	Size Size `yaml:"size,omitempty"`
@@ -172,7 +174,8 @@ type SQLite struct {
 
 // Backup is about snapshots of the database in the blob store.
 type Backup struct {
-	// Interval is the time between two; zero takes none. A day where blobs are in S3, else none.
+	// Interval is the time between two, at least a minute; zero takes none. When it is not set, that is 24h with blobs in S3 and SQLite,
+	// and else zero.
 	Interval time.Duration `yaml:"interval"`
 	// Keep is how many are kept, and with them the bytes of the blobs that they name.
 	Keep int `yaml:"keep"`
