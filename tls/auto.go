@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,8 +52,11 @@ type auto struct {
 	hosts  []string   // what the machine calls itself
 	learnt []string
 	full   bool // whether it was logged that no more is learnt
-	// used has when a request last had a name that is learnt, to the hour; at first when that was read. It needs no lock.
-	used sync.Map
+	// fullUntil is until when that counts without another look.
+	fullUntil time.Time
+	// used has when a request last had a name that is learnt, in seconds and to the hour; at first when that was read. The times, which
+	// served has too, need no lock.
+	used map[string]*atomic.Int64
 	// refused are names that the CA can't sign a certificate for, because of its constraints.
 	refused map[string]bool
 }
@@ -61,6 +65,7 @@ type auto struct {
 type served struct {
 	certificate *tls.Certificate
 	names       map[string]bool
+	used        map[string]*atomic.Int64 // as auto has it
 }
 
 func openAuto(c Config, s system, log *slog.Logger) (*auto, error) {
@@ -71,7 +76,7 @@ func openAuto(c Config, s system, log *slog.Logger) (*auto, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &auto{config: c, system: s, log: log, configured: configured, refused: make(map[string]bool)}
+	a := &auto{config: c, system: s, log: log, configured: configured, refused: make(map[string]bool), used: make(map[string]*atomic.Int64)}
 	a.hosts = s.hostNames(context.Background())
 	if a.authority, err = a.openAuthority(); err != nil {
 		return nil, err
@@ -98,7 +103,7 @@ func (a *auto) openLearnt() (err error) {
 	if a.learnt, err = readLearnt(a.config.path(learntFile)); err != nil {
 		return fmt.Errorf("read the names that requests taught: %w", err)
 	}
-	a.markUsed()
+	a.markUsed(a.learnt...)
 	return nil
 }
 
@@ -343,7 +348,7 @@ func (a *auto) serve(pair *tls.Certificate) {
 	for _, name := range certificateNames(pair.Leaf) {
 		names[name] = true
 	}
-	a.current.Store(&served{pair, names})
+	a.current.Store(&served{pair, names, maps.Clone(a.used)})
 }
 
 func (a *auto) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {

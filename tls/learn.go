@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"berth/atomicfile"
@@ -29,8 +30,8 @@ func (a *auto) learn(r *http.Request) {
 	if !ok || a.config.LearnDisabled {
 		return
 	}
-	if a.current.Load().names[name] {
-		a.use(name)
+	if now := a.current.Load(); now.names[name] {
+		now.use(name, a.system.now)
 		return
 	}
 	if !meant(r, name) || !a.near(r.RemoteAddr) {
@@ -38,14 +39,15 @@ func (a *auto) learn(r *http.Request) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.current.Load().names[name] || len(a.refused) >= mostNames || !a.canSign(name) {
+	if a.current.Load().names[name] || len(a.refused) >= mostNames {
 		return
 	}
 	dropped, ok := a.makeRoom(name)
-	if !ok {
+	if !ok || !a.canSign(name) {
 		return
 	}
 	a.log.Info("TLS certificate gets a name from a request", "name", name, "remote", r.RemoteAddr, "instead", dropped)
+	a.markUsed(name)
 	if err := a.add([]string{name}, dropped...); err != nil {
 		a.report(err)
 		return
@@ -54,33 +56,46 @@ func (a *auto) learn(r *http.Request) {
 }
 
 // use notes that a request had a name, if it is one that is learnt.
-func (a *auto) use(name string) {
-	now := a.system.now()
-	if last, ok := a.used.Load(name); ok && now.Sub(last.(time.Time)) > time.Hour {
-		a.used.CompareAndSwap(name, last, now)
+func (s *served) use(name string, now func() time.Time) {
+	last := s.used[name]
+	if last == nil {
+		return
+	}
+	if at := now().Unix(); at-last.Load() > int64(time.Hour/time.Second) {
+		last.Store(at)
 	}
 }
 
-// markUsed has names that are new among those learnt be used now.
-func (a *auto) markUsed() {
-	for _, name := range a.learnt {
-		a.used.LoadOrStore(name, a.system.now())
+// markUsed has names be used now that are new.
+func (a *auto) markUsed(names ...string) {
+	for _, name := range names {
+		if a.used[name] == nil {
+			a.used[name] = new(atomic.Int64)
+			a.used[name].Store(a.system.now().Unix())
+		}
 	}
 }
 
 // makeRoom returns what has to go for one more name, and reports false where nothing may. Another server on the same directory may
 // have learnt others.
 func (a *auto) makeRoom(name string) (dropped []string, ok bool) {
+	now := a.system.now()
+	if now.Before(a.fullUntil) {
+		return nil, false
+	}
 	if others, err := readLearnt(a.config.path(learntFile)); err == nil {
 		a.learnt = merge(others, a.learnt...)
-		a.learnt = a.learnt[:min(len(a.learnt), mostLearnt)]
-		a.markUsed()
 	}
+	a.learnt = slices.DeleteFunc(a.learnt, func(one string) bool { // which are there without being learnt
+		return slices.Contains(a.configured, one) || slices.Contains(a.hosts, one)
+	})
+	a.learnt = a.learnt[:min(len(a.learnt), mostLearnt)]
+	a.markUsed(a.learnt...)
 	if slices.Contains(a.learnt, name) || len(a.learnt) < mostLearnt {
 		return nil, true
 	}
 	oldest := slices.MinFunc(a.learnt, func(x, y string) int { return a.lastUse(x).Compare(a.lastUse(y)) })
-	if a.system.now().Sub(a.lastUse(oldest)) >= keptUnused {
+	if now.Sub(a.lastUse(oldest)) >= keptUnused {
 		a.full = false
 		return []string{oldest}, true
 	}
@@ -88,23 +103,20 @@ func (a *auto) makeRoom(name string) (dropped []string, ok bool) {
 		a.log.Warn("TLS certificate gets no more names from requests, until one was not used for a week: list them in http.tls.hosts, or remove "+
 			learntFile+" and restart", "name", name, "learnt", a.learnt)
 	}
-	a.full = true
+	a.full, a.fullUntil = true, now.Add(time.Second)
 	return nil, false
 }
 
 func (a *auto) lastUse(name string) time.Time {
-	last, _ := a.used.Load(name)
-	at, _ := last.(time.Time)
-	return at
+	return time.Unix(a.used[name].Load(), 0)
 }
 
 // remember keeps a name for the next start, in the place of those that are dropped.
 func (a *auto) remember(name string, dropped []string) {
 	a.learnt = slices.DeleteFunc(merge(a.learnt, name), func(one string) bool { return slices.Contains(dropped, one) })
 	for _, one := range dropped {
-		a.used.Delete(one)
+		delete(a.used, one)
 	}
-	a.used.Store(name, a.system.now())
 	if err := writeLearnt(a.config.path(learntFile), a.learnt); err != nil {
 		a.log.Error("a name from a request is not kept for the next start", "name", name, "error", err)
 	}
