@@ -48,6 +48,9 @@ type body struct {
 	patience time.Duration // how much longer it waits until there was progress
 	progress int           // bytes since patience was full
 
+	// timer ends a Read over HTTP/2, where a deadline that passes while nobody reads ends the body for good. Nil for HTTP/1.
+	timer *time.Timer
+
 	mu    sync.Mutex
 	conn  *http.ResponseController // nil when the request is served: then the connection is no longer its own
 	until time.Time                // the deadline of reading
@@ -59,7 +62,12 @@ func newBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) *bod
 		ReadCloser: r.Body, length: r.ContentLength, timeout: timeout, patience: timeout,
 		header: w.Header(), conn: http.NewResponseController(w),
 	}
-	b.extend(time.Now())
+	if r.ProtoMajor == 2 {
+		b.timer = time.AfterFunc(timeout, b.expire)
+		b.timer.Stop()
+		return b
+	}
+	b.extend(time.Now()) // for what the server reads when nobody else does
 	return b
 }
 
@@ -76,6 +84,9 @@ func (b *body) Read(p []byte) (int, error) {
 	begin := time.Now()
 	b.extend(begin)
 	n, err := b.ReadCloser.Read(p)
+	if b.timer != nil {
+		b.timer.Stop()
+	}
 	switch {
 	case err == nil:
 		b.note(n, time.Since(begin))
@@ -93,21 +104,37 @@ func (b *body) note(n int, took time.Duration) {
 	b.patience -= took
 	if b.progress >= leastProgress {
 		b.progress, b.patience = 0, b.timeout
+		b.mu.Lock()
+		b.until = time.Time{}
+		b.mu.Unlock()
 	}
 }
 
-// extend moves the deadline to where patience ends, when it is much nearer: because there was progress, or because nobody read.
+// extend moves the deadline to where patience ends, when it is nearer: because there was progress, or because nobody read.
 func (b *body) extend(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.conn != nil && !b.cut && b.until.Sub(now) < b.patience/2 {
+	switch {
+	case b.conn == nil || b.cut:
+	case b.timer != nil:
+		b.timer.Reset(b.patience)
+	case b.until.Sub(now) < b.patience*3/4:
 		b.until = now.Add(b.patience)
 		_ = b.conn.SetReadDeadline(b.until) // without it, it works too
 	}
 }
 
-// end is when there is nothing more to read, and so nothing to cut off: Close does nothing from then on. The server, which takes the
-// deadline off, goes on to read from the connection to see whether the client is still there, and gives it up when that fails because of
+// expire has a Read over HTTP/2 end as at its deadline.
+func (b *body) expire() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.conn != nil && !b.cut {
+		_ = b.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// end is when there is nothing more to read, and so nothing to cut off: Close does nothing from then on. The server of HTTP/1, which takes
+// the deadline off, goes on to read from the connection to see whether the client is still there, and gives it up when that fails because of
 // the cut: then it is not to be used again.
 func (b *body) end() {
 	b.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,7 +18,13 @@ import (
 
 // TestUploadStalls has clients that send too little in the middle of a chunk: they are refused, and what came counts.
 func TestUploadStalls(t *testing.T) {
-	s := newServer(t, options{config: Config{BodyTimeout: 300 * time.Millisecond}})
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprint("http2 ", http2), func(t *testing.T) { testUploadStalls(t, http2) })
+	}
+}
+
+func testUploadStalls(t *testing.T, http2 bool) {
+	s := newServer(t, options{http2: http2, config: Config{BodyTimeout: 300 * time.Millisecond}})
 	for name, send := range map[string]func(io.Writer){
 		"nothing more": func(w io.Writer) { _, _ = w.Write([]byte("xxxxxxxxxx")) },
 		"a byte now and then": func(w io.Writer) {
@@ -41,8 +48,9 @@ func TestUploadStalls(t *testing.T) {
 			}
 		})
 	}
-	t.Run("slow", func(t *testing.T) {
-		const pieces = 8
+	t.Run("slow", func(t *testing.T) { // but never below what is asked for
+		s := newServer(t, options{http2: http2, config: Config{BodyTimeout: 2 * time.Second}})
+		const pieces = 30
 		piece := bytes.Repeat([]byte("x"), leastProgress)
 		reader, writer := io.Pipe()
 		go func() {
@@ -59,12 +67,15 @@ func TestUploadStalls(t *testing.T) {
 	})
 }
 
-// TestBusyServer has the server take longer than the timeout between two reads, which is not the client's fault.
+// TestBusyServer has the server take longer than the timeout before each read, and the client send each byte then only: nobody is to
+// blame, and the request goes on.
 func TestBusyServer(t *testing.T) {
 	const timeout = 200 * time.Millisecond
+	reads := make(chan bool)
 	handler := LimitBodies(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for err := error(nil); err == nil; {
 			time.Sleep(timeout * 2)
+			reads <- true
 			if _, err = r.Body.Read(make([]byte, 1)); err != nil && err != io.EOF {
 				t.Error(err)
 			}
@@ -79,7 +90,16 @@ func TestBusyServer(t *testing.T) {
 		s.EnableHTTP2 = version == 2
 		s.StartTLS()
 		defer s.Close()
-		answer, err := s.Client().Post(s.URL, "text/plain", strings.NewReader("abc"))
+		body, out := io.Pipe()
+		go func() {
+			for range 3 {
+				<-reads
+				_, _ = out.Write([]byte("x"))
+			}
+			<-reads
+			_ = out.Close()
+		}()
+		answer, err := s.Client().Post(s.URL, "text/plain", body)
 		if err != nil {
 			t.Fatal(err)
 		}
