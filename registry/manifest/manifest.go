@@ -89,7 +89,7 @@ type document struct {
 	Layers        []v1.Descriptor   `json:"layers"`
 	Manifests     []v1.Descriptor   `json:"manifests"`
 	Annotations   map[string]string `json:"annotations"`
-	FSLayers      any               `json:"fsLayers"` // Docker schema 1
+	FSLayers      json.RawMessage   `json:"fsLayers"` // Docker schema 1
 }
 
 // Parse reads and checks a document. The content type is what the client declared, with or without parameters; when it is
@@ -176,7 +176,7 @@ func describe(err error) *Invalid {
 // resolveType finds the media type of a document from what the client declared, its mediaType field and its shape (OCI
 // image spec, "Guidelines for Distribution").
 func (d *document) resolveType(declared string) (string, error) {
-	if d.SchemaVersion == 1 || d.FSLayers != nil {
+	if d.SchemaVersion == 1 || len(d.FSLayers) > 0 && string(d.FSLayers) != "null" {
 		return "", schema1()
 	}
 	if d.SchemaVersion != 2 {

@@ -118,6 +118,14 @@ func TestParseMemory(t *testing.T) {
 			}
 		}
 	}
+	schema1 := []byte(`{"schemaVersion":2,"fsLayers":[` + strings.Repeat(`{"":0},`, size/7) + `{}]}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := Parse(v1.MediaTypeImageManifest, schema1)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; err == nil || took > 4*size {
+		t.Errorf("schema 1: %d bytes were allocated, %v", took, err)
+	}
 	most := strings.TrimSuffix(strings.Repeat(child+",", MaxReferences), ",")
 	if m, err := Parse("", []byte(strings.Replace(index, child, most, 1))); err != nil || len(m.Children) != MaxReferences {
 		t.Errorf("of the most that are allowed: %d, %v", len(m.Children), err)
