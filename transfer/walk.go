@@ -272,7 +272,7 @@ func (w *walk) referrer(ctx context.Context, d v1.Descriptor) ([]v1.Descriptor, 
 		return nil, errdef.ErrNotFound
 	}
 	if err := d.Digest.Validate(); err != nil {
-		return nil, fmt.Errorf("the source says that it is a digest: %w", err)
+		return nil, fmt.Errorf("it has no digest: %w", err)
 	}
 	return w.manifest(ctx, d, 0)
 }
