@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"berth/config"
@@ -70,10 +71,14 @@ func removeSocket(path string) error {
 	case info.Mode().Type() != os.ModeSocket:
 		return errors.New("there is something else than a socket")
 	}
-	if conn, err := net.Dial("unix", path); err == nil {
-		return errors.Join(errors.New("another registry answers there"), conn.Close())
+	conn, err := net.Dial("unix", path)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return os.Remove(path)
 	}
-	return os.Remove(path)
+	if err == nil {
+		err = conn.Close()
+	}
+	return errors.Join(errors.New("another registry seems to be there"), err)
 }
 
 // adminHandler is the API on the socket.

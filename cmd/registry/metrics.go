@@ -3,14 +3,13 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"time"
 
 	"berth/config"
 	"berth/registry/gc"
+	"berth/storage/filesystem"
 
 	"github.com/VictoriaMetrics/metrics"
-	"golang.org/x/sys/unix"
 )
 
 // countServer adds to the metrics, if there are any, what goes wrong in a server that nobody looks at for a year: a full disk, a collector
@@ -59,15 +58,11 @@ func seconds(t time.Time) float64 {
 	return float64(t.UnixMilli()) / 1000
 }
 
-// freeBytes returns how much the registry may write beside a file or below a directory, and 0 where that can't be found out.
+// freeBytes is 0 where it can't be found out.
 func freeBytes(path string) float64 {
-	var s unix.Statfs_t
-	err := unix.Statfs(path, &s)
-	for errors.Is(err, unix.EINTR) {
-		err = unix.Statfs(path, &s)
-	}
+	free, err := filesystem.FreeBytes(path)
 	if err != nil {
 		return 0
 	}
-	return float64(s.Bavail) * float64(s.Frsize)
+	return float64(free)
 }

@@ -31,7 +31,7 @@ import (
 const (
 	// lockWait is how long a start waits for the process before it, which may still be draining.
 	lockWait = 10 * time.Second
-	// headerTimeout bounds the handshake and a request's head. Bodies may take as long as they like.
+	// headerTimeout bounds the handshake and a request's head. Bodies take as long as they come along (api.LimitBodies).
 	headerTimeout = 30 * time.Second
 	idleTimeout   = 3 * time.Minute
 	// maxHeader is what a request's head may have: more than any client's token, and little enough for many at once.

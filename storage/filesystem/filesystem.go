@@ -77,7 +77,7 @@ func Open(c Config) (*Store, error) {
 		minFree: c.MinFree,
 		fs:      c.FS,
 		dirs:    newDirectories(c.FS, root),
-		free:    func() (int64, error) { return freeBytes(root) },
+		free:    func() (int64, error) { return FreeBytes(root) },
 		stride:  writeBackStride,
 		atOnce:  isOS,
 		direct:  newDirectWrites(writesDirect(root)),

@@ -10,8 +10,8 @@ import (
 // file O_NONBLOCK does nothing, and Go then spares itself the calls that would set it.
 const openFlags = unix.O_NOFOLLOW | unix.O_NONBLOCK
 
-// freeBytes returns how much a process without privileges may write below a directory.
-func freeBytes(dir string) (int64, error) {
+// FreeBytes returns how much a process without privileges may write below a directory, or beside a file.
+func FreeBytes(dir string) (int64, error) {
 	var s unix.Statfs_t
 	for {
 		err := unix.Statfs(dir, &s)
