@@ -252,6 +252,40 @@ func TestLearnInTurn(t *testing.T) {
 	}
 }
 
+// TestLearnConfigured has a name that was learnt be configured later: it takes no place of those that are learnt, and makes room for none.
+func TestLearnConfigured(t *testing.T) {
+	c, f := Config{Directory: t.TempDir()}, newFake(t)
+	source := openOn(t, f, c, quiet())
+	for i := range mostLearnt {
+		source.Learn(calling(fmt.Sprintf("name%d", i)))
+	}
+	c.Hosts = []string{"name0"}
+	source = openOn(t, f, c, quiet())
+	f.set(func(f *fake) { f.offset = 8 * day })
+	for i := 1; i < mostLearnt; i++ {
+		source.Learn(calling(fmt.Sprintf("name%d", i)))
+	}
+	source.Learn(calling("another"))
+	for _, name := range []string{"name0", "name1", "another"} {
+		if err := source.Leaf().VerifyHostname(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLearnFullIsCheap has a client go on with a name that finds no room: its requests cost no certificate each.
+func TestLearnFullIsCheap(t *testing.T) {
+	f := newFake(t)
+	source := openOn(t, f, Config{Directory: t.TempDir()}, quiet())
+	for i := range mostLearnt + 1 {
+		source.Learn(calling(fmt.Sprintf("name%d", i)))
+	}
+	request := calling("another")
+	if n := testing.AllocsPerRun(100, func() { source.Learn(request) }); n > 20 {
+		t.Errorf("each takes %v allocations", n)
+	}
+}
+
 // TestLearnOfOthers shares a directory between two servers.
 func TestLearnOfOthers(t *testing.T) {
 	c := Config{Directory: t.TempDir()}
